@@ -1,0 +1,112 @@
+"""Settings: where things are and how much is allowed, from the environment.
+
+Nothing here is read at import time: `Settings.load` looks at the environment when it is called,
+so that a test or a notebook can change it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuronexus_kernel.errors import InvalidInputError
+
+MIB = 1024 * 1024
+
+
+def home_directory() -> Path:
+    """Return ``$NEURONEXUS_HOME``, by default the platform's folder for user data."""
+    configured = os.environ.get("NEURONEXUS_HOME")
+    if configured:
+        return Path(configured).expanduser().resolve()
+    from platformdirs import user_data_path
+
+    return user_data_path("neuronexus", appauthor=False)
+
+
+def data_directory() -> Path:
+    """Return ``$NEURONEXUS_DATA``, where public data sets are kept; else ``data`` in the home."""
+    configured = os.environ.get("NEURONEXUS_DATA")
+    return Path(configured).expanduser().resolve() if configured else home_directory() / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationLimits:
+    """What one evaluation may use before it is ended as ``failed``.
+
+    Attributes
+    ----------
+    seconds
+        Wall-clock time of one evaluation.
+    memory
+        Private memory of the child process, in bytes.
+    per_day
+        Evaluations that one account may ask for within 24 hours.
+    """
+
+    seconds: float = 600.0
+    memory: int = 4096 * MIB
+    per_day: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureLimits:
+    """Bounds on a graph, checked before anything is allocated."""
+
+    nodes: int = 1_000
+    parameters: int = 50_000_000
+    activations: int = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one hub.
+
+    Attributes
+    ----------
+    home
+        Folder that holds the database, the content store and the keys.
+    upload_limit
+        Largest object accepted by the hub, in bytes.
+    """
+
+    home: Path = field(default_factory=home_directory)
+    upload_limit: int = 512 * MIB
+    evaluation: EvaluationLimits = field(default_factory=EvaluationLimits)
+
+    @classmethod
+    def load(cls, home: Path | str | None = None) -> Settings:
+        """Read the settings from the environment.
+
+        Parameters
+        ----------
+        home
+            Overrides ``$NEURONEXUS_HOME``.
+
+        Raises
+        ------
+        InvalidInputError
+            If a variable does not hold a number above zero; the message names it.
+        """
+        standard = EvaluationLimits()
+        limits = EvaluationLimits(
+            seconds=_number("NEURONEXUS_EVALUATION_SECONDS", standard.seconds),
+            memory=int(_number("NEURONEXUS_EVALUATION_MEMORY_MIB", standard.memory / MIB) * MIB),
+            per_day=int(_number("NEURONEXUS_EVALUATIONS_PER_DAY", standard.per_day)),
+        )
+        folder = Path(home).expanduser().resolve() if home is not None else home_directory()
+        return cls(home=folder, evaluation=limits)
+
+
+def _number(variable: str, default: float) -> float:
+    text = os.environ.get(variable)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise InvalidInputError(f"{variable} must be a number above zero, not {text!r}.")
+    return value
