@@ -24,6 +24,7 @@ IDENTITY = 0x00
 CODECS = {RAW: "raw", DAG_PB: "dag-pb", DAG_CBOR: "dag-cbor"}
 _DIGEST_SIZES = {SHA2_256: 32, SHA2_512: 64}
 _IDENTITY_LIMIT = 128
+_TEXT_LIMIT = 512
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
@@ -84,6 +85,8 @@ class CID:
             raise ContentError(f"CID version {self.version} is unknown; 0 and 1 exist.")
         if self.version == 0 and (self.codec, self.hash_code) != (DAG_PB, SHA2_256):
             raise ContentError("A version 0 CID is always dag-pb with sha2-256.")
+        if not (0 <= self.codec < 1 << 63 and 0 <= self.hash_code < 1 << 63):
+            raise ContentError("A CID's codec and hash function are numbers below 2^63.")
         expected = _DIGEST_SIZES.get(self.hash_code)
         if expected is not None and len(self.digest) != expected:
             raise ContentError(f"The CID's digest has {len(self.digest)} bytes, not {expected}.")
@@ -109,21 +112,10 @@ class CID:
         if not isinstance(text, str):
             raise ContentError(f"A CID is text such as 'bafkrei...', not {type(text).__name__}.")
         try:
-            if len(text) == 46 and text.startswith("Qm"):
-                return cls.from_bytes(_base58_decode(text))
-            if text.startswith("b") and text == text.lower():
-                body = text[1:].upper()
-                raw = base64.b32decode(body + "=" * (-len(body) % 8))
-                cid = cls.from_bytes(raw)
-            elif text.startswith("z"):
-                cid = cls.from_bytes(_base58_decode(text[1:]))
-            else:
-                raise ContentError("its multibase prefix is not 'b' or 'z'")
+            return cls.from_bytes(_decode_text(text))
         except (ValueError, ContentError) as error:
-            raise ContentError(f"{_short(text)!r} is not a CID: {error}.") from None
-        if text.startswith("b") and str(cid) != text:
-            raise ContentError(f"{_short(text)!r} is not a CID in canonical form.")
-        return cid
+            reason = str(error).rstrip(".")
+            raise ContentError(f"{_short(text)!r} is not a CID: {reason}.") from None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CID:
@@ -158,7 +150,7 @@ class CID:
     def __str__(self) -> str:
         if self.version == 0:
             return _base58_encode(bytes(self))
-        return "b" + base64.b32encode(bytes(self)).decode().rstrip("=").lower()
+        return "b" + _base32_encode(bytes(self))
 
     def __repr__(self) -> str:
         return f"CID({str(self)!r})"
@@ -178,6 +170,30 @@ class CID:
         if self.hash_code == IDENTITY:
             return bytes(data) == self.digest
         raise ContentError(f"Hash function 0x{self.hash_code:x} of {self} is not supported.")
+
+
+def _decode_text(text: str) -> bytes:
+    """Return the binary CID behind its text, which has exactly one spelling per multibase."""
+    if len(text) > _TEXT_LIMIT:
+        raise ContentError(f"it has {len(text)} characters")
+    if len(text) == 46 and text.startswith("Qm"):
+        return _base58_decode(text)
+    if text.startswith("b"):
+        body = text[1:]
+        raw = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
+        if _base32_encode(raw) != body:
+            raise ContentError("its base32 is not in canonical form")
+    elif text.startswith("z"):
+        raw = _base58_decode(text[1:])
+    else:
+        raise ContentError("its multibase prefix is not 'b' or 'z'")
+    if raw[:1] == b"\x12":
+        raise ContentError("a version 0 CID has no multibase prefix")
+    return raw
+
+
+def _base32_encode(data: bytes) -> str:
+    return base64.b32encode(data).decode().rstrip("=").lower()
 
 
 def _short(text: str) -> str:

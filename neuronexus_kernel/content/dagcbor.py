@@ -65,10 +65,10 @@ def cid_of(node: Node) -> CID:
 def _head(major: int, value: int) -> bytes:
     if value < 24:
         return bytes([major << 5 | value])
-    for info, size, form in _HEAD_FORMATS:
+    for info, size, form in _HEAD_FORMATS[:-1]:
         if value < 1 << (8 * size):
             return bytes([major << 5 | info]) + struct.pack(form, value)
-    raise ContentError(f"{value} does not fit 64 bits.")
+    return bytes([major << 5 | 27]) + struct.pack(">Q", value)
 
 
 def _write(node: object, out: bytearray, path: str, depth: int) -> None:
@@ -79,19 +79,19 @@ def _write(node: object, out: bytearray, path: str, depth: int) -> None:
     elif isinstance(node, bool):
         out.append(0xF5 if node else 0xF4)
     elif isinstance(node, int):
+        if not -(1 << 64) <= node < 1 << 64:
+            raise ContentError(f"{path or 'the document'} is an integer of more than 64 bits.")
         out += _head(0, node) if node >= 0 else _head(1, -1 - node)
     elif isinstance(node, float):
         if not math.isfinite(node):
             raise ContentError(f"{path or 'the document'} is {node}; DAG-CBOR has finite floats.")
         out += b"\xfb" + struct.pack(">d", node)
     elif isinstance(node, str):
-        try:
-            text = node.encode()
-        except UnicodeEncodeError:
-            raise ContentError(f"{path or 'the document'} is text that is no UTF-8.") from None
+        text = _utf8(node, path or "the document")
         out += _head(3, len(text)) + text
     elif isinstance(node, (bytes, bytearray, memoryview)):
-        out += _head(2, len(node)) + node
+        raw = node.tobytes() if isinstance(node, memoryview) else node
+        out += _head(2, len(raw)) + raw
     elif isinstance(node, CID):
         link = b"\0" + bytes(node)
         out += b"\xd8\x2a" + _head(2, len(link)) + link
@@ -106,12 +106,19 @@ def _write(node: object, out: bytearray, path: str, depth: int) -> None:
         raise ContentError(f"{path or 'the document'} is a {kind}, which has no DAG-CBOR form.")
 
 
+def _utf8(text: str, where: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ContentError(f"{where} is text that has no UTF-8 form.") from None
+
+
 def _write_map(node: Mapping[object, object], out: bytearray, path: str, depth: int) -> None:
     keys: list[tuple[int, bytes, str]] = []
     for key in node:
         if not isinstance(key, str):
             raise ContentError(f"The key {key!r} at {path or 'the top'} is not a string.")
-        raw = key.encode()
+        raw = _utf8(key, f"a key of {path or 'the document'}")
         keys.append((len(raw), raw, key))
     out += _head(5, len(keys))
     for size, raw, key in sorted(keys):

@@ -1,0 +1,346 @@
+"""The REST API, made from the table of routes and the hub's own type hints.
+
+A handler parses, calls the hub as the visitor, and renders; it holds no rule of its own.  Errors
+become problem documents (RFC 9457) with the ``code`` of their class, so that `RemoteHub` raises
+what the hub raised.  Bodies are read as they come and refused once they are too large.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+import msgspec
+from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.base.handlers import JupyterHandler
+from tornado.web import HTTPError, stream_request_body
+
+from neuronexus_kernel.errors import (
+    AuthenticationError,
+    ForbiddenError,
+    InvalidInputError,
+    NeuroNexusError,
+    NotFoundError,
+    QuotaError,
+)
+from neuronexus_kernel.hub.hub import Hub
+from neuronexus_kernel.hub.routes import API, CONTENT, ROUTES, Route
+from neuronexus_kernel.settings import MIB
+from neuronexus_server.authorizer import ForMembers
+from neuronexus_server.context import context_of, visitor_of
+
+if TYPE_CHECKING:
+    from neuronexus_kernel.hub.local import LocalHub
+
+RECORD_LIMIT = 2 * MIB
+"""Largest JSON body of a request, in bytes."""
+
+# A body that is a little too large is read and thrown away, because a client that is cut off
+# while it writes may not see the answer; one that is much too large is cut off.
+_OVERRUN = 16 * MIB
+_CHUNK = MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the API, ready to be called.
+
+    Attributes
+    ----------
+    route
+        Where it is.
+    parameters
+        Types of the method's parameters.
+    required
+        Parameters without a default.
+    """
+
+    route: Route
+    parameters: dict[str, Any]
+    required: frozenset[str]
+
+    @classmethod
+    def of(cls, route: Route) -> Operation:
+        """Read an operation's parameters from the method of `Hub` that it names."""
+        method = getattr(Hub, route.operation)
+        signature = list(inspect.signature(method).parameters.values())[1:]
+        hints = get_type_hints(method)
+        return cls(
+            route,
+            {parameter.name: hints[parameter.name] for parameter in signature},
+            frozenset(p.name for p in signature if p.default is inspect.Parameter.empty),
+        )
+
+    def arguments(self, texts: dict[str, str], values: dict[str, object]) -> dict[str, object]:
+        """Convert what a request gave to what the method takes.
+
+        Parameters
+        ----------
+        texts
+            Parameters from the path and the query.
+        values
+            Parameters from the JSON body.
+
+        Raises
+        ------
+        InvalidInputError
+            If one is unknown, missing or of the wrong type; the message names it.
+        """
+        given = {**values, **texts}
+        unknown = sorted(given.keys() - self.parameters.keys())
+        missing = sorted(self.required - given.keys())
+        if unknown or missing:
+            names = ", ".join(repr(name) for name in missing or unknown)
+            raise InvalidInputError(
+                f"{self.route.verb} {self.route.path}: "
+                + (f"{names} is missing." if missing else f"there is no parameter {names}.")
+            )
+        converted = {name: _convert(texts[name], self.parameters[name], name) for name in texts}
+        for name in values.keys() - texts.keys():
+            converted[name] = _convert(values[name], self.parameters[name], name, strict=True)
+        return converted
+
+
+class ProblemHandler(ForMembers, JupyterHandler):
+    """Base of the API's handlers: what goes wrong is answered by a problem document."""
+
+    def prepare_limit(self) -> int:
+        """Return how many bytes of body this request may have."""
+        return RECORD_LIMIT
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Identify the visitor before the body is read."""
+        self.body = bytearray()
+        self._received = 0
+        self._limit = self.prepare_limit()
+        self.request.connection.set_max_body_size(self._limit + _OVERRUN)
+        await super().prepare()
+        context_of(self).touch()
+        if not self.check_origin():
+            raise ForbiddenError("Requests from pages of other sites are not answered.")
+        if self.neuronexus_credentials and self.current_user is None:
+            raise AuthenticationError("The sign-in has ended; sign in again.")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take the next bytes of the body."""
+        self._received += len(chunk)
+        if self._received <= self._limit:
+            self.body += chunk
+        elif self.body:
+            self.body = bytearray()
+
+    def check_size(self) -> None:
+        """Refuse a body that was larger than allowed."""
+        if self._received > self._limit:
+            raise QuotaError(
+                f"The body has {self._received} bytes; at most {self._limit} are accepted here."
+            )
+
+    def check_xsrf_cookie(self) -> None:
+        """Ask for an XSRF token where the browser's cookie is what proves the visitor."""
+        known = getattr(self, "_jupyter_current_user", None) is not None
+        if known and not self.token_authenticated:
+            super().check_xsrf_cookie()
+
+    def answer(self, result: object) -> None:
+        """Send a record as JSON."""
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(msgspec.json.encode(result))
+
+    def log_exception(self, *exc_info: Any) -> None:
+        """Log what nobody raised on purpose."""
+        if not isinstance(exc_info[1], (NeuroNexusError, HTTPError)):
+            self.log.error(
+                "%s %s failed", self.request.method, self.request.path, exc_info=exc_info[1]
+            )
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Answer with the status of the error that was raised."""
+        error = _error_of(kwargs)
+        if isinstance(error, NeuroNexusError):
+            status_code = 413 if self._too_large(error) else error.status
+        super().send_error(status_code, **kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Write a problem document."""
+        error = _error_of(kwargs)
+        code, detail = "error", "The hub could not do this because of a fault of its own."
+        if isinstance(error, NeuroNexusError):
+            code, detail = error.code, str(error)
+        elif status_code < 500:
+            code, detail = _BY_STATUS.get(status_code, ("invalid-input", self._reason))
+        problem = {
+            "type": f"urn:neuronexus:problem:{code}",
+            "title": self._reason,
+            "status": status_code,
+            "detail": detail,
+            "code": code,
+        }
+        self.set_header("Content-Type", "application/problem+json")
+        self.set_header("Cache-Control", "no-store")
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", 'Bearer realm="NeuroNexus"')
+        self.finish(msgspec.json.encode(problem))
+
+    def _too_large(self, error: NeuroNexusError) -> bool:
+        return isinstance(error, QuotaError) and self._received > self._limit
+
+
+@stream_request_body
+class OperationHandler(ProblemHandler):
+    """Answers the operations that share one path."""
+
+    def initialize(self, operations: dict[str, Operation]) -> None:
+        """Take the operations by HTTP method."""
+        self._operations = operations
+
+    @allow_unauthenticated
+    async def get(self, **path: str) -> None:
+        """Answer a question."""
+        await self._answer(path)
+
+    @allow_unauthenticated
+    async def post(self, **path: str) -> None:
+        """Make or change something."""
+        await self._answer(path)
+
+    @allow_unauthenticated
+    async def delete(self, **path: str) -> None:
+        """End something."""
+        await self._answer(path)
+
+    async def _answer(self, path: dict[str, str]) -> None:
+        self.check_size()
+        operation = self._operations.get(self.request.method or "")
+        if operation is None:
+            raise HTTPError(405)
+        if operation.route.verb == "POST":
+            texts, values = path, _json_object(bytes(self.body))
+        else:
+            texts, values = {**self._query(), **path}, {}
+        arguments = operation.arguments(texts, values)
+        result = await self._call(visitor_of(self), operation.route.operation, arguments)
+        if operation.parameters is not None and result is None and operation.route.verb != "GET":
+            self.set_status(204)
+            self.finish()
+        else:
+            self.answer(result)
+
+    async def _call(self, hub: LocalHub, name: str, arguments: dict[str, object]) -> object:
+        context = context_of(self)
+        method: Callable[..., object] = getattr(hub, name)
+        if name in ("login", "register", "add_operator"):
+            async with context.password_checks:
+                return await context.call(method, **arguments)
+        return await context.call(method, **arguments)
+
+    def _query(self) -> dict[str, str]:
+        return {name: self.get_query_argument(name) for name in self.request.query_arguments}
+
+
+@stream_request_body
+class UploadHandler(ProblemHandler):
+    """Takes bytes into the content store."""
+
+    def prepare_limit(self) -> int:
+        """Return the hub's limit on objects."""
+        return context_of(self).upload_limit
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Refuse strangers before they send what may be hundreds of megabytes."""
+        await super().prepare()
+        if self.request.method == "POST" and self.current_user is None:
+            raise AuthenticationError("Sign in before you upload.")
+
+    @allow_unauthenticated
+    async def post(self) -> None:
+        """Store the body under its CID."""
+        self.check_size()
+        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        arguments = _PUT.arguments(query, {"data": b""})
+        arguments["data"] = bytes(self.body)
+        self.body = bytearray()
+        self.answer(await context_of(self).call(visitor_of(self).put, **arguments))
+
+
+class DownloadHandler(ProblemHandler):
+    """Gives back the bytes of a root; they are somebody's upload and never shown as a page."""
+
+    @allow_unauthenticated
+    async def get(self, cid: str) -> None:
+        """Send the content of a CID."""
+        data = await context_of(self).call(visitor_of(self).get, cid)
+        self.set_header("Content-Type", "application/octet-stream")
+        self.set_header("Content-Disposition", "attachment")
+        self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
+        self.set_header("Cache-Control", "private, max-age=31536000, immutable")
+        self.set_header("Content-Length", str(len(data)))
+        for start in range(0, len(data), _CHUNK):
+            self.write(data[start : start + _CHUNK])
+            await self.flush()
+        self.finish()
+
+
+class UnknownHandler(ProblemHandler):
+    """Answers for addresses below the API that do not exist."""
+
+    @allow_unauthenticated
+    async def get(self, *_: str) -> None:
+        """Say that there is nothing."""
+        raise NotFoundError(f"The API has nothing at {self.request.path}.")
+
+    post = put = delete = patch = head = get
+
+
+def api_handlers() -> list[tuple[str, type[ProblemHandler], dict[str, Any]]]:
+    """Return the patterns and handlers of the whole API, streams apart."""
+    paths: dict[str, dict[str, Operation]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.verb] = Operation.of(route)
+    handlers: list[tuple[str, type[ProblemHandler], dict[str, Any]]] = [
+        (API + re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", path), OperationHandler, {"operations": verbs})
+        for path, verbs in paths.items()
+    ]
+    handlers.append((CONTENT, UploadHandler, {}))
+    handlers.append((f"{CONTENT}/(?P<cid>[^/]+)", DownloadHandler, {}))
+    handlers.append((f"{API}(?:/.*)?", UnknownHandler, {}))
+    return handlers
+
+
+_PUT = Operation.of(Route("put", "POST", "/content"))
+_BY_STATUS = {
+    401: ("authentication", "Sign in first."),
+    403: ("permission", "You may not do this."),
+    404: ("not-found", "There is nothing at this address."),
+    405: ("invalid-input", "This address does not know that method."),
+}
+
+
+def _convert(value: object, kind: Any, name: str, *, strict: bool = False) -> object:
+    if isinstance(value, str) and (kind is str or str in get_args(kind)):
+        return value  # a text that reads like a number or like null stays a text
+    if typing.get_origin(kind) is None and kind is bytes:
+        return value
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"{name}: {error}.") from None
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    if not body:
+        return {}
+    try:
+        return msgspec.json.decode(body, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        raise InvalidInputError(f"The body must be one JSON object: {error}.") from None
+
+
+def _error_of(kwargs: dict[str, Any]) -> BaseException | None:
+    exc_info = kwargs.get("exc_info")
+    return exc_info[1] if exc_info else None

@@ -1,0 +1,273 @@
+"""Serving a hub: one Jupyter server for it alone, from opening its database to closing it.
+
+The server takes nothing from the user's own Jupyter: no configuration, no extensions but ours,
+no sign-in of its own, its files in the hub's home.  It listens on the port asked for or the next
+free one, says where it is in ``hub.json`` once it answers, and takes that back when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuronexus_kernel.errors import HubUnavailableError, NeuroNexusError
+from neuronexus_kernel.hub.process import BUSY, HubAddress, remove_address, write_address
+from neuronexus_kernel.settings import Settings
+
+if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerApp
+    from tornado.web import RequestHandler
+
+    from neuronexus_kernel.hub.local import LocalHub
+    from neuronexus_server.context import HubContext
+
+_WILDCARDS = {"", "0.0.0.0", "::", "*"}
+_IDLE_CHECK_SECONDS = 1.0
+_HEADERS = {"X-Frame-Options": "SAMEORIGIN", "Referrer-Policy": "same-origin"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to serve a hub.
+
+    Attributes
+    ----------
+    home
+        Folder of the hub; as the environment says by default.
+    host, port, port_retries
+        Where to listen, and how many further ports to try.
+    idle_seconds
+        End after so long without requests, streams, kernels and evaluations; None for never.
+    dashboard
+        Notebook to serve in place of the packaged one.
+    kernel_grace
+        Seconds that a kernel outlives its page.
+    warm_kernel
+        Keep one kernel started in advance.
+    """
+
+    home: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8765
+    port_retries: int = 50
+    idle_seconds: float | None = None
+    dashboard: Path | None = None
+    kernel_grace: float = 60.0
+    warm_kernel: bool = True
+
+
+def serve(options: Options) -> int:
+    """Serve a hub until it is told to stop or has been idle for long enough.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or `BUSY` when another process holds the hub's database.
+    """
+    settings = Settings.load(options.home)
+    try:
+        hub = _open(settings)
+    except HubUnavailableError as error:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        return BUSY
+    except NeuroNexusError as error:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        return 1
+    try:
+        port = free_port(options.host, options.port, options.port_retries)
+        _leave_the_users_jupyter_alone(settings.home)
+        _HubServer(hub, settings, options, port).run()
+    except HubUnavailableError as error:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        return 1
+    finally:
+        hub.close()
+    return 0
+
+
+def free_port(host: str, port: int, retries: int) -> int:
+    """Return the first free port from `port` on; any free port for 0.
+
+    Raises
+    ------
+    HubUnavailableError
+        If none of them is free.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port, min(port + retries, 65535) + 1) if port else (0,):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host if host not in _WILDCARDS else "", candidate))
+            except OSError:
+                continue
+            bound: int = probe.getsockname()[1]
+            return bound
+    raise HubUnavailableError(
+        f"No port from {port} to {port + retries} is free on {host}; choose another with --port."
+    )
+
+
+class _HubServer:
+    """A Jupyter server with a hub inside, and what belongs to its life."""
+
+    def __init__(self, hub: LocalHub, settings: Settings, options: Options, port: int) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._options = options
+        host = "127.0.0.1" if options.host in _WILDCARDS else options.host
+        self._address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._port = port
+        self._context: HubContext | None = None
+
+    def run(self) -> None:
+        _skip_slow_import()
+        from jupyter_server.serverapp import ServerApp
+
+        from neuronexus_server.app import attach
+        from neuronexus_server.context import HubContext
+
+        app = ServerApp.instance(config=self._config())
+        app.no_browser_open_file = True
+        app.initialize(argv=[], find_extensions=False)
+        self._context = HubContext(self._hub, upload_limit=self._settings.upload_limit)
+        attach(app, self._context, dashboard=self._options.dashboard)
+        self._take_signals(app)
+        app.io_loop.add_callback(self._ready, app)
+        try:
+            app.start()
+        finally:
+            remove_address(self._settings.home, os.getpid())
+            if self._context is not None:
+                self._context.close()
+            ServerApp.clear_instance()
+
+    def _config(self) -> Any:
+        from traitlets.config import Config
+
+        from neuronexus_server.authorizer import NeuroNexusAuthorizer
+        from neuronexus_server.guard import GuardedConnection
+        from neuronexus_server.identity import NeuroNexusIdentityProvider
+        from neuronexus_server.kernels import OwnKernelSpecManager, VisitorKernelManager
+
+        runtime = _runtime(self._settings.home)
+        root = runtime / "empty"
+        root.mkdir(exist_ok=True)
+        config = Config()
+        config.ServerApp.update(
+            ip=self._options.host,
+            port=self._port,
+            port_retries=0,
+            open_browser=False,
+            allow_root=True,
+            root_dir=str(root),
+            default_url="/neuronexus/dashboard",
+            allow_unauthenticated_access=False,
+            identity_provider_class=NeuroNexusIdentityProvider,
+            authorizer_class=NeuroNexusAuthorizer,
+            kernel_manager_class=VisitorKernelManager,
+            kernel_spec_manager_class=OwnKernelSpecManager,
+            kernel_websocket_connection_class=GuardedConnection,
+            terminals_enabled=False,
+            quit_button=False,
+            max_body_size=16 * 1024 * 1024,
+            log_level=logging.WARNING,
+            tornado_settings={
+                "headers": dict(_HEADERS),
+                "login_url": "/neuronexus/auth",
+                "log_function": _log_faults,
+                "xsrf_cookie_kwargs": {"path": "/", "samesite": "Strict"},
+            },
+        )
+        config.VisitorKernelManager.update(
+            hub_address=self._address,
+            ipython_dir=str(runtime / "ipython"),
+            grace=self._options.kernel_grace,
+            warm_kernel=self._options.warm_kernel,
+        )
+        if VisitorKernelManager.class_traits().get("transport_encryption"):
+            config.VisitorKernelManager.transport_encryption = "auto"
+        # A live dashboard sends many small messages; the limit is meant for printed output.
+        config.GuardedConnection.limit_rate = False
+        return config
+
+    def _take_signals(self, app: ServerApp) -> None:
+        def stop(*_: object) -> None:
+            app.stop(from_signal=True)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+
+    async def _ready(self, app: ServerApp) -> None:
+        self._hub.start_evaluator()
+        hub = HubAddress(self._address, os.getpid(), self._hub.owner_token)
+        write_address(self._settings.home, hub)
+        print(f"NeuroNexus hub: {self._address}", flush=True)  # noqa: T201
+        if self._options.idle_seconds is not None:
+            self._idle = asyncio.ensure_future(self._stop_when_idle(app))
+        else:
+            app.kernel_manager.warm_up()
+
+    async def _stop_when_idle(self, app: ServerApp) -> None:
+        context, limit = self._context, self._options.idle_seconds
+        assert context is not None
+        assert limit is not None
+        while True:
+            await asyncio.sleep(min(_IDLE_CHECK_SECONDS, limit / 4))
+            if context.streams or app.kernel_manager.in_use or self._hub.busy:
+                context.touch()
+            elif time.monotonic() - context.last_request > limit:
+                app.stop()
+                return
+
+
+def _open(settings: Settings) -> LocalHub:
+    from neuronexus_kernel.hub.local import LocalHub
+
+    return LocalHub.open(settings)
+
+
+def _runtime(home: Path) -> Path:
+    folder = home / "server"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _leave_the_users_jupyter_alone(home: Path) -> None:
+    """Point Jupyter, in this process and its kernels, at folders of the hub's own."""
+    runtime = _runtime(home)
+    share = runtime / "share"
+    os.environ["JUPYTER_NO_CONFIG"] = "1"
+    os.environ["JUPYTER_DATA_DIR"] = str(share)
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(runtime / "run")
+    os.environ.pop("JUPYTER_TOKEN", None)
+    # Voila looks for page templates in Jupyter's data folders only.
+    ours = Path(__file__).parent / "templates" / "voila"
+    theirs = share / "voila" / "templates"
+    shutil.rmtree(theirs, ignore_errors=True)
+    shutil.copytree(ours, theirs)
+
+
+def _skip_slow_import() -> None:
+    # jsonschema, which Jupyter's events use, builds a grammar of web addresses at its import if
+    # this package is there: two seconds for a format that no schema of Jupyter's names.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
+def _log_faults(handler: RequestHandler) -> None:
+    """Log requests that failed because of the server; not the visitor's mistakes."""
+    if handler.get_status() >= 500:
+        request = handler.request
+        logging.getLogger("ServerApp").error(
+            "%s %s answered %d", request.method, request.path, handler.get_status()
+        )

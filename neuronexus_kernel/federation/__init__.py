@@ -1,0 +1,49 @@
+"""Federated training: recipes, executors, and Flower's strategies over a grid in this process.
+
+``train`` and ``evaluate`` are looked up when first used, so that naming a `Recipe` costs neither
+torch nor Flower.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neuronexus_kernel.federation.recipe import FIELDS, HYPERPARAMETERS, Recipe
+from neuronexus_kernel.federation.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from neuronexus_kernel.federation.evaluation import Evaluation, Evaluator, evaluate
+    from neuronexus_kernel.federation.result import RoundReport, RoundUpdates, TrainingResult
+    from neuronexus_kernel.federation.run import train
+
+_HOMES = {
+    "Evaluation": "evaluation",
+    "Evaluator": "evaluation",
+    "RoundReport": "result",
+    "RoundUpdates": "result",
+    "TrainingResult": "result",
+    "evaluate": "evaluation",
+    "train": "run",
+}
+
+__all__ = [
+    "FIELDS",
+    "HYPERPARAMETERS",
+    "STRATEGIES",
+    "Evaluation",
+    "Evaluator",
+    "Recipe",
+    "RoundReport",
+    "RoundUpdates",
+    "TrainingResult",
+    "evaluate",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

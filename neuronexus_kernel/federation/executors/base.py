@@ -1,0 +1,132 @@
+"""The seam between federated learning and arithmetic: a cohort goes in, updates come out.
+
+An executor knows nothing of servers, strategies or messages.  Whatever chance it needs it takes
+from `federation.randomness` by address, so that every executor sees the same batches and the same
+dropout masks, and results differ by rounding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+
+from neuronexus_kernel.federation import randomness
+
+if TYPE_CHECKING:
+    from neuronexus_kernel.datasets import Dataset
+    from neuronexus_kernel.federation.recipe import Recipe
+
+Weights: TypeAlias = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One holder of data.
+
+    Attributes
+    ----------
+    partition_id
+        Its number, fixed for the run: part of the address of its randomness.
+    dataset
+        Its examples; at least one.
+    """
+
+    partition_id: int
+    dataset: Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The clients that train together in one round, and what they start from.
+
+    Attributes
+    ----------
+    recipe
+        How to train.
+    weights
+        The model that all of them start from, by parameter name.
+    clients
+        Who trains.
+    seed, round
+        Where in the random stream this round is.
+    proximal_mu
+        Weight of FedProx's pull towards `weights`: ``mu/2 * |w - weights|**2`` is added to the
+        loss.  Zero for all other strategies.
+    """
+
+    recipe: Recipe
+    weights: Weights
+    clients: tuple[Client, ...]
+    seed: int
+    round: int
+    proximal_mu: float = 0.0
+
+    def steps(self, client: Client) -> int:
+        """Return how many optimiser steps a client takes in this round."""
+        batches = -(-len(client.dataset.labels) // self.recipe.batch_size)
+        return batches * self.recipe.local_epochs
+
+    def batches(self, client: Client) -> Iterator[randomness.Rows]:
+        """Yield the rows of each of a client's batches, in order."""
+        return randomness.batch_rows(
+            len(client.dataset.labels),
+            self.recipe.batch_size,
+            self.recipe.local_epochs,
+            seed=self.seed,
+            round=self.round,
+            partition_id=client.partition_id,
+        )
+
+    def noise_keys(self, client: Client) -> np.ndarray:
+        """Return the key of each of a client's steps, for dropout: int64 of shape (steps,)."""
+        return randomness.noise_keys(
+            self.steps(client),
+            seed=self.seed,
+            round=self.round,
+            partition_id=client.partition_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClientUpdate:
+    """What one client's training made.
+
+    Attributes
+    ----------
+    partition_id
+        Whose it is.
+    weights
+        The client's model after training, by parameter name; the arrays belong to the receiver.
+    num_examples
+        Size of its data: its weight in an average.
+    loss
+        Mean training loss of all examples over all its steps, each measured before the step.
+    steps
+        Optimiser steps taken.
+    """
+
+    partition_id: int
+    weights: dict[str, np.ndarray]
+    num_examples: int
+    loss: float
+    steps: int
+
+
+class Executor(Protocol):
+    """Trains cohorts."""
+
+    @property
+    def name(self) -> str:
+        """Name by which a run chooses this executor."""
+        ...
+
+    def train(self, cohort: Cohort) -> list[ClientUpdate]:
+        """Train all clients of a cohort; return their updates in the cohort's order.
+
+        The result depends on the cohort only.  Weights that became NaN or infinite are
+        returned as they are; what raises here is a fault of the data or the program.
+        """
+        ...

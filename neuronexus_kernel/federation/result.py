@@ -1,0 +1,138 @@
+"""What a training run leaves behind: reports of its rounds, the weights, and how it was done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuronexus_kernel.federation.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+COLUMNS = ("round", "loss", "accuracy", "seconds", "clients")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport:
+    """What happened in one round.
+
+    Attributes
+    ----------
+    round
+        Its number from 1; 0 is the evaluation before training.
+    loss, accuracy
+        Of the joined model after the round; NaN if this round was not evaluated.
+    seconds
+        Training and aggregation; evaluation and callbacks are not counted.
+    clients
+        Names of those whose updates went into the round, in order of their partition ids.
+    train_loss
+        Mean loss of those clients while they trained, weighted by their examples; NaN in
+        round 0 and where nobody trained.
+    failures
+        Reason by name, for those that were asked but gave no usable update.
+    """
+
+    round: int
+    loss: float
+    accuracy: float
+    seconds: float
+    clients: tuple[str, ...]
+    train_loss: float
+    failures: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundUpdates:
+    """What each participant brought to one round: the material of valuation.
+
+    Attributes
+    ----------
+    round
+        Its number.
+    before
+        Weights that all started from.
+    deltas
+        By name: the participant's weights minus `before`.
+    examples
+        By name: size of the participant's data.
+    """
+
+    round: int
+    before: dict[str, np.ndarray]
+    deltas: dict[str, dict[str, np.ndarray]]
+    examples: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TrainingResult:
+    """The outcome of `federation.train`.
+
+    Attributes
+    ----------
+    recipe
+        How it was trained, with the strategy that was used.
+    weights
+        The final model: C-ordered arrays by parameter name.
+    reports
+        One report per round, round 0 first.
+    plan
+        How it was executed (executor, chunk, threads, versions, ...): plain values.
+    seed
+        The run's seed.
+    updates
+        Each round's updates when they were kept, else empty.
+    interrupted
+        Whether the run was stopped by the user before its last round.
+    """
+
+    recipe: Recipe
+    weights: dict[str, np.ndarray]
+    reports: tuple[RoundReport, ...]
+    plan: dict[str, object]
+    seed: int
+    updates: tuple[RoundUpdates, ...]
+    interrupted: bool
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per round: round, loss, accuracy, seconds, clients (their number)."""
+        import pandas as pd
+
+        rows = [
+            (each.round, each.loss, each.accuracy, each.seconds, len(each.clients))
+            for each in self.reports
+        ]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model as a torch module in evaluation mode: a new one at each call."""
+        import torch
+
+        from neuronexus_kernel.federation.executors.modules import blank_module
+
+        module = blank_module(self.recipe.architecture, torch.float32)
+        module.load_state_dict({name: torch.tensor(array) for name, array in self.weights.items()})
+        return module.eval()
+
+    @property
+    def executor(self) -> str:
+        """Name of the executor that trained."""
+        return str(self.plan["executor"])
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy at the last evaluation; NaN if there was none."""
+        measured = [each.accuracy for each in self.reports if not np.isnan(each.accuracy)]
+        return measured[-1] if measured else float("nan")
+
+    def __repr__(self) -> str:
+        rounds = len(self.reports) - 1
+        state = " (interrupted)" if self.interrupted else ""
+        return f"TrainingResult({rounds} rounds{state}, accuracy {self.accuracy:.4f})"

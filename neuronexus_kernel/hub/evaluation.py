@@ -1,0 +1,390 @@
+"""Evaluation: contributions are measured one after another, and paid by what was measured.
+
+For each the hub writes down what is compared with what (a job description of CIDs), has a child
+process carry it out, and decides in one transaction.  A decision is compare-and-swap: it counts
+only if the head that was compared with is still the head; otherwise the contribution goes back
+into the queue.  The queue is the table of contributions itself, so that it survives a crash.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import sqlalchemy as sa
+
+from neuronexus_kernel.content import CID, dagcbor
+from neuronexus_kernel.content.dagcbor import Node
+from neuronexus_kernel.errors import NeuroNexusError, NotFoundError
+from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.contributions import (
+    Contributions,
+    Verdict,
+    changed_fields,
+    find_contribution,
+    head_key,
+    linked,
+)
+from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.library import Library
+from neuronexus_kernel.hub.projects import find_project, find_version
+from neuronexus_kernel.hub.records import Root
+from neuronexus_kernel.hub.runs import find_run
+from neuronexus_kernel.valuation import jobs, receipt
+
+SEEDS = 5
+"""Trainings of each side; more narrow the bound, and cost time."""
+
+CLIENTS = 4
+"""Clients among whom the public training split is dealt when the hub re-trains."""
+
+PASSES = 40
+MOST_EXAMPLES = 60_000
+"""Budget of one training: this many passes over the public split, but no more examples."""
+
+MOST_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One comparison: what is measured, and what moves if it is won.
+
+    Attributes
+    ----------
+    description
+        The job, with CIDs in place of contents.
+    head
+        The values of the project's columns that must not have changed when it is decided.
+    moves
+        The project's columns that change if it is won, with their new values.
+    rows
+        How many rows would join the public split.
+    """
+
+    description: Mapping[str, Node]
+    head: Mapping[str, str]
+    moves: Mapping[str, str]
+    rows: int = 0
+
+
+class Evaluator:
+    """Measures what is submitted, one contribution at a time.
+
+    Parameters
+    ----------
+    database, library, contributions
+        Where records and content are kept.
+    executor
+        Runs `jobs.perform`: child processes here, a cluster elsewhere.
+    """
+
+    PRELOAD: ClassVar[tuple[str, ...]] = (
+        "torch",
+        "neuronexus_kernel.federation.run",
+        "neuronexus_kernel.valuation.jobs",
+    )
+
+    def __init__(
+        self,
+        database: Database,
+        library: Library,
+        contributions: Contributions,
+        executor: Executor,
+    ) -> None:
+        self._database = database
+        self._library = library
+        self._contributions = contributions
+        self._executor = executor
+        self._news = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a contribution waits or is being measured."""
+        state = schema.contributions.c.state
+        query = sa.select(state).where(state.in_(["submitted", "evaluating"])).limit(1)
+        return self._database.read(lambda tx: tx.first(query)) is not None
+
+    def start(self) -> None:
+        """Begin to work; what a crash left half-measured is measured again."""
+        if self._thread is not None:
+            return
+        state = schema.contributions.c.state
+        self._database.write(
+            lambda tx: tx.execute(
+                schema.contributions.update().where(state == "evaluating").values(state="submitted")
+            )
+        )
+        self._thread = threading.Thread(target=self._work, name="nx-evaluator", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the queue now."""
+        self._news.set()
+
+    def stop(self) -> None:
+        """End the work; what is being measured stays in the queue."""
+        self._stopping = True
+        self._news.set()
+        self._executor.shutdown()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stopping:
+            self._news.clear()
+            row = self._database.write(self._take)
+            if row is None:
+                self._news.wait()
+            else:
+                self._measure(row)
+
+    def _take(self, tx: Transaction) -> sa.Row[Any] | None:
+        contributions = schema.contributions
+        row = tx.first(
+            sa.select(contributions)
+            .where(contributions.c.state == "submitted")
+            .order_by(contributions.c.created, contributions.c.id)
+            .limit(1)
+        )
+        if row is None:
+            return None
+        return self._contributions.set_state(tx, row, "evaluating", attempts=row.attempts + 1)
+
+    def _measure(self, row: sa.Row[Any]) -> None:
+        try:
+            evaluation = self._describe(row)
+            job = jobs.resolve(evaluation.description, self._load)
+            result = self._executor.submit(jobs.perform, job).result()
+            self._decide(row, evaluation, result)
+        except NeuroNexusError as error:
+            self._fail(row, str(error))
+        except Exception as error:
+            # A mistake of ours must neither stop the queue nor be silent.
+            if not self._stopping:
+                self._fail(row, f"The hub made a mistake: {type(error).__name__}: {error}")
+
+    def _fail(self, row: sa.Row[Any], reason: str) -> None:
+        if self._stopping:
+            return
+
+        def change(tx: Transaction) -> None:
+            self._contributions.set_state(tx, row, "failed", reason=reason, decided=tx.time)
+
+        self._database.write(change)
+
+    # -- describing ------------------------------------------------------------------------
+
+    def _describe(self, row: sa.Row[Any]) -> Evaluation:
+        payload = self._library.document(row.payload)
+        project = self._database.read(lambda tx: find_project(tx, row.project))
+        if row.kind == "compute":
+            return self._describe_weights(row, payload, project)
+        return self._describe_recipes(row, payload, project)
+
+    def _describe_recipes(
+        self, row: sa.Row[Any], payload: Mapping[str, Node], project: sa.Row[Any]
+    ) -> Evaluation:
+        recipe, public = project.recipe, project.public
+        moves: dict[str, str]
+        extra = 0
+        if row.kind == "data":
+            more = self._library.dataset(linked(payload, "dataset"))
+            extra = len(more)
+            joined = self._library.dataset(public).concat(more)
+            moves = {"public": self._library.add(joined.encode())}
+        else:
+            moves = {"recipe": self._change(recipe, row.kind, payload)}
+        after = {"recipe": recipe, "public": public, **moves}
+        rows = len(self._library.dataset(public))
+        description: dict[str, Node] = {
+            "kind": "recipes",
+            "baseline": self._recipe_side(recipe, public),
+            "candidate": self._recipe_side(after["recipe"], after["public"]),
+            "held_out": CID.parse(project.held_out),
+            "seeds": [secrets.randbelow(2**31) for _ in range(SEEDS)],
+            "budget": min(PASSES * rows, MOST_EXAMPLES),
+            "clients": CLIENTS,
+        }
+        return Evaluation(description, {"recipe": recipe, "public": public}, moves, extra)
+
+    def _recipe_side(self, recipe: str, data: str) -> dict[str, Node]:
+        architecture = self._library.document(recipe)["architecture"]
+        return {
+            "recipe": CID.parse(recipe),
+            "architecture": architecture,
+            "data": CID.parse(data),
+        }
+
+    def _change(self, head: str, kind: str, payload: Mapping[str, Node]) -> str:
+        """Store the head recipe with a contribution's change, and return its CID."""
+        recipe = self._library.recipe(head)
+        if kind == "code":
+            architecture = self._library.architecture(linked(payload, "architecture"))
+            changed = recipe.with_changes(architecture=architecture)
+        else:
+            changed = recipe.with_changes(**changed_fields(payload))
+        return self._library.put_node(changed.to_dict())
+
+    def _describe_weights(
+        self, row: sa.Row[Any], payload: Mapping[str, Node], project: sa.Row[Any]
+    ) -> Evaluation:
+        def query(tx: Transaction) -> tuple[Any, Any, Any]:
+            run = find_run(tx, str(payload["run"]))
+            candidate = find_version(tx, run.version, head=project.head)
+            return run, candidate, find_version(tx, project.head, head=project.head)
+
+        run, candidate, head = self._database.read(query)
+        participants: Node = None
+        if run.participants:
+            participants = {
+                "rounds": [CID.parse(cid) for cid in run.updates],
+                "validation": CID.parse(project.validation),
+            }
+        description: dict[str, Node] = {
+            "kind": "weights",
+            "baseline": self._weights_side(head.recipe, head.weights),
+            "candidate": self._weights_side(candidate.recipe, candidate.weights),
+            "held_out": CID.parse(project.held_out),
+            "public": CID.parse(project.public),
+            "participants": participants,
+        }
+        return Evaluation(description, {"head": project.head}, {"head": candidate.id})
+
+    def _weights_side(self, recipe: str, weights: str) -> dict[str, Node]:
+        architecture = self._library.document(recipe)["architecture"]
+        return {"architecture": architecture, "weights": CID.parse(weights)}
+
+    def _load(self, cid: CID) -> bytes:
+        try:
+            return self._library.bytes_of(str(cid))
+        except NotFoundError:
+            return self._library.bytes_of(str(cid), sealed=True)
+
+    # -- deciding --------------------------------------------------------------------------
+
+    def _decide(self, row: sa.Row[Any], evaluation: Evaluation, result: bytes) -> None:
+        public, sealed = receipt.make_receipt(
+            evaluation.description, result, contribution=row.id, contribution_kind=row.kind
+        )
+        outcome = cast("dict[str, Any]", dagcbor.decode(result))
+        verdict = Verdict(
+            value_nano=cast(int, public["value_nano"]),
+            reason=_reason(outcome, cast(int, public["value_nano"])),
+            receipt=self._library.put_node(public),
+            sealed_receipt=self._library.put_node(sealed, sealed=True),
+            parts=outcome.get("shares") or {},
+        )
+
+        def change(tx: Transaction) -> None:
+            current = find_contribution(tx, row.id)
+            project = find_project(tx, row.project)
+            if any(getattr(project, name) != value for name, value in evaluation.head.items()):
+                self._again(tx, current)
+                return
+            self._record_receipt(tx, verdict.receipt)
+            against = head_key(project)
+            if verdict.value_nano > 0:
+                self._move(tx, current, project, evaluation, outcome)
+                self._contributions.accept(tx, current, verdict, against=against)
+            else:
+                self._contributions.reject(tx, current, verdict, against=against)
+
+        self._database.write(change)
+
+    def _again(self, tx: Transaction, row: sa.Row[Any]) -> None:
+        """Put a contribution back because the head moved while it was measured."""
+        if row.attempts >= MOST_ATTEMPTS:
+            self._contributions.set_state(
+                tx,
+                row,
+                "failed",
+                reason=f"The head moved during each of {row.attempts} evaluations; submit again.",
+                decided=tx.time,
+            )
+        else:
+            self._contributions.set_state(tx, row, "submitted")
+
+    def _move(
+        self,
+        tx: Transaction,
+        row: sa.Row[Any],
+        project: sa.Row[Any],
+        evaluation: Evaluation,
+        outcome: Mapping[str, Any],
+    ) -> None:
+        """Move the project's head to what won, and tell."""
+        projects = schema.projects
+        tx.execute(projects.update().where(projects.c.id == project.id).values(**evaluation.moves))
+        if "recipe" in evaluation.moves:
+            recipe = evaluation.moves["recipe"]
+            self._record_root(tx, recipe, kind="recipe", owner=row.author)
+            tx.emit(
+                "recipe.changed",
+                project.id,
+                project.id,
+                recipe=recipe,
+                by=row.author,
+                contribution=row.id,
+            )
+        elif "public" in evaluation.moves:
+            public = evaluation.moves["public"]
+            self._record_root(tx, public, kind="dataset", owner=row.author)
+            tx.emit("data.joined", project.id, project.id, rows=evaluation.rows, by=row.author)
+        else:
+            self._move_head(tx, project, evaluation.moves["head"], outcome)
+
+    def _move_head(
+        self, tx: Transaction, project: sa.Row[Any], version: str, outcome: Mapping[str, Any]
+    ) -> None:
+        held_out = round(float(outcome["accuracies"]["candidate"][0]), 4)
+        versions = schema.versions
+        record = find_version(tx, version, head=version)
+        tx.execute(
+            versions.update()
+            .where(versions.c.id == version)
+            .values(metrics={**record.metrics, "held_out_accuracy": held_out})
+        )
+        tx.emit(
+            "head.changed",
+            version,
+            project.id,
+            number=record.number,
+            accuracy=held_out,
+        )
+
+    def _record_receipt(self, tx: Transaction, cid: str) -> None:
+        self._record_root(tx, cid, kind="receipt", owner="nx:hub")
+
+    def _record_root(self, tx: Transaction, cid: str, *, kind: str, owner: str) -> None:
+        size = len(self._library.bytes_of(cid))
+        self._library.record(
+            tx,
+            Root(
+                cid=cid,
+                name="",
+                kind=kind,
+                visibility="public",
+                size=size,
+                owner=owner,
+                created=tx.time,
+            ),
+        )
+
+
+def _reason(outcome: Mapping[str, Any], value_nano: int) -> str | None:
+    """Say in words why nothing is paid, or return None."""
+    if value_nano > 0:
+        return None
+    bound = outcome["bound"]
+    points = 100 * float(bound["mean"])
+    lower = 100 * float(bound["lower"])
+    return (
+        f"No sure improvement: {points:+.2f} percentage points on held-out data on average, but "
+        f"no better than {lower:+.2f} with 90 % confidence."
+    )

@@ -1,0 +1,222 @@
+"""The hub: what every notebook, panel and command talks to, wherever it runs.
+
+`Hub` is the one interface of the shared place.  `LocalHub` (``local.py``) owns a database, a
+content store and a ledger; `RemoteHub` (``remote.py``) is the same interface over HTTP and
+WebSocket.  One contract suite runs against both.  A hub object is one visitor's view: it holds
+that visitor's sign-in and nothing else.
+
+Every method may raise `AuthenticationError` (nobody is signed in, and the call needs somebody),
+`ForbiddenError`, and `HubUnavailableError`.  Reading public records and content needs no sign-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from neuronexus_kernel.hub.records import (
+    Account,
+    Balance,
+    Codec,
+    Contribution,
+    Event,
+    LedgerLine,
+    LedgerStatus,
+    Network,
+    NewContribution,
+    NewProject,
+    NewRun,
+    Project,
+    Root,
+    Round,
+    Run,
+    RunResult,
+    Session,
+    Sight,
+    Version,
+)
+
+
+class Hub(Protocol):
+    """One visitor's view of the shared place."""
+
+    @property
+    def address(self) -> str:
+        """Where the hub is: a URL, or the folder of a hub in this process."""
+
+    # -- accounts -------------------------------------------------------------------------
+
+    def register(self, name: str, password: str) -> Account:
+        """Make an account.
+
+        Raises
+        ------
+        InvalidInputError
+            If the name is not 2 to 32 of ``a-z 0-9 - _``, or the password is weak.
+        ConflictError
+            If the name is taken.
+        """
+
+    def login(self, name: str, password: str) -> Session:
+        """Sign in; this hub object then acts as that account.
+
+        Raises
+        ------
+        AuthenticationError
+            If the name and the password do not match.
+        """
+
+    def logout(self) -> None:
+        """End the sign-in; its token is worth nothing afterwards."""
+
+    def whoami(self) -> Account | None:
+        """Return the signed-in account, or None."""
+
+    def create_token(self, label: str) -> Session:
+        """Make a token for a notebook or a script, valid for 90 days."""
+
+    def accounts(self) -> list[Account]:
+        """Return all accounts by name."""
+
+    def add_operator(self, name: str, password: str | None = None) -> Account:
+        """Give an account the operator role, making the account if a password is given.
+
+        Only an operator may, or the person who owns the hub's folder.
+        """
+
+    # -- content --------------------------------------------------------------------------
+
+    def put(
+        self,
+        data: bytes,
+        *,
+        name: str = "",
+        kind: str = "file",
+        visibility: Sight = "public",
+        codec: Codec = "file",
+    ) -> Root:
+        """Store bytes under their CID.
+
+        Parameters
+        ----------
+        data
+            The bytes: a file (profile ``unixfs-v1-2025``), or one canonical DAG-CBOR document
+            when `codec` is ``"dag-cbor"``.
+        visibility
+            ``sealed`` content can be written by everyone and read back by nobody.
+
+        Raises
+        ------
+        ContentError
+            If the DAG-CBOR document is not canonical.
+        QuotaError
+            If the object is larger than the hub accepts.
+        """
+
+    def get(self, cid: str) -> bytes:
+        """Return the bytes of a public or project root.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such root, or it is sealed.
+        """
+
+    def roots(self, *, kind: str | None = None) -> list[Root]:
+        """Return the public and project roots, newest first."""
+
+    # -- projects and versions ------------------------------------------------------------
+
+    def create_project(self, project: NewProject) -> Project:
+        """Make a project.
+
+        Raises
+        ------
+        ConflictError
+            If the name is taken by another project.
+        InvalidInputError, RecipeError, ArchitectureError, DatasetError
+            If a part does not fit the task.
+        """
+
+    def project(self, name: str) -> Project:
+        """Return a project by name or id."""
+
+    def projects(self) -> list[Project]:
+        """Return all projects, oldest first."""
+
+    def versions(self, project: str) -> list[Version]:
+        """Return a project's model versions, oldest first."""
+
+    # -- training runs --------------------------------------------------------------------
+
+    def start_run(self, run: NewRun) -> Run:
+        """Record that a training run begins."""
+
+    def record_round(self, run: str, report: Round) -> None:
+        """Record one round of a running run; recording the same round twice has one effect."""
+
+    def finish_run(self, run: str, result: RunResult) -> Run:
+        """Record how a run ended; with weights it becomes a model version (not yet the head)."""
+
+    def run(self, run: str) -> Run:
+        """Return a run by id."""
+
+    def runs(self, project: str) -> list[Run]:
+        """Return a project's runs, oldest first."""
+
+    # -- contributions --------------------------------------------------------------------
+
+    def submit(self, contribution: NewContribution) -> Contribution:
+        """Submit a contribution and queue its evaluation.
+
+        Raises
+        ------
+        QuotaError
+            If the account has used up its evaluations of the day.
+        ConflictError
+            If the same content was submitted to this project before.
+        RecipeError, ArchitectureError, DatasetError, NotFoundError
+            If the payload does not fit the project.
+        """
+
+    def contribution(self, contribution: str) -> Contribution:
+        """Return a contribution by id."""
+
+    def contributions(self, *, project: str | None = None) -> list[Contribution]:
+        """Return contributions, oldest first."""
+
+    def confirm(self, contribution: str) -> Contribution:
+        """Confirm the signed-in account's part in a compute contribution."""
+
+    # -- tokens ---------------------------------------------------------------------------
+
+    def balances(self) -> list[Balance]:
+        """Return the balances of all accounts that ever held NXS."""
+
+    def balance(self, account: str) -> Balance:
+        """Return one account's balance."""
+
+    def ledger_lines(self, *, account: str | None = None) -> list[LedgerLine]:
+        """Return the ledger's postings, oldest first."""
+
+    def verify_ledger(self) -> LedgerStatus:
+        """Recompute every hash, sum and root of the ledger."""
+
+    # -- looking --------------------------------------------------------------------------
+
+    def events(
+        self, since: int = 0, *, limit: int = 1000, project: str | None = None
+    ) -> list[Event]:
+        """Return events with a number above `since`, oldest first."""
+
+    def follow(self, since: int = 0, *, project: str | None = None) -> Iterator[Event]:
+        """Yield events above `since` and then new ones as they happen, until closed.
+
+        The iterator is a generator: close it (or the hub) to stop.
+        """
+
+    def network(self) -> Network:
+        """Return the hub and its members as they are now."""
+
+    def close(self) -> None:
+        """Let go of connections; a `LocalHub` that was opened also closes its database."""

@@ -1,0 +1,335 @@
+"""`LocalHub`: the hub itself, in this process; here all rooms are put together.
+
+One process owns the database and the stores and holds one set of services.  A `LocalHub` object
+is one visitor's view of them: opening gives the first, `visitor` gives others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from neuronexus_kernel.errors import AuthenticationError, StoreError
+from neuronexus_kernel.hub.contributions import Contributions
+from neuronexus_kernel.hub.database import Database
+from neuronexus_kernel.hub.evaluation import Evaluator
+from neuronexus_kernel.hub.events import EventLog
+from neuronexus_kernel.hub.identity import Identity
+from neuronexus_kernel.hub.library import Library
+from neuronexus_kernel.hub.network import Presence, describe
+from neuronexus_kernel.hub.projects import Projects
+from neuronexus_kernel.hub.records import (
+    Account,
+    Balance,
+    Codec,
+    Contribution,
+    Event,
+    LedgerLine,
+    LedgerStatus,
+    Network,
+    NewContribution,
+    NewProject,
+    NewRun,
+    Project,
+    Root,
+    Round,
+    Run,
+    RunResult,
+    Session,
+    Sight,
+    Version,
+)
+from neuronexus_kernel.hub.runs import Runs
+from neuronexus_kernel.hub.tokens import Tokens
+from neuronexus_kernel.hub.workers import ChildProcessExecutor
+from neuronexus_kernel.settings import Settings
+from neuronexus_kernel.storage import LocalStore
+
+
+class Services:
+    """Everything one hub is made of.
+
+    Parameters
+    ----------
+    settings
+        Where the hub's folder is, and its limits.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        home = settings.home
+        try:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreError(f"The hub's folder {home} could not be made: {error}") from None
+        self.settings = settings
+        self.database = Database(home / "hub.duckdb")
+        self.library = Library(
+            self.database,
+            LocalStore(home / "content"),
+            LocalStore(home / "sealed"),
+            limit=settings.upload_limit,
+        )
+        self.identity = Identity(self.database)
+        self.tokens = Tokens(self.database)
+        self.projects = Projects(self.database, self.library)
+        self.runs = Runs(self.database, self.library)
+        self.contributions = Contributions(
+            self.database, self.library, self.tokens, per_day=settings.evaluation.per_day
+        )
+        self.events = EventLog(self.database)
+        self.presence = Presence()
+        self.evaluator = Evaluator(
+            self.database,
+            self.library,
+            self.contributions,
+            ChildProcessExecutor(settings.evaluation, preload=Evaluator.PRELOAD),
+        )
+
+    def close(self) -> None:
+        """End the evaluator and let go of the database."""
+        self.evaluator.stop()
+        self.events.close()
+        self.database.close()
+
+
+class LocalHub:
+    """One visitor's view of a hub in this process; the interface is `Hub`.
+
+    Parameters
+    ----------
+    services
+        The hub.
+    token
+        The visitor's token, or None for a visitor who is not signed in.
+
+    Raises
+    ------
+    AuthenticationError
+        If the token is not valid.
+    """
+
+    def __init__(self, services: Services, token: str | None = None) -> None:
+        self._services = services
+        self._token: str | None = None
+        self._account: Account | None = None
+        if token is not None:
+            self._account = services.identity.resolve(token)
+            self._token = token
+            services.presence.touch(self._account.name)
+
+    @classmethod
+    def open(cls, settings: Settings | Path | str | None = None) -> LocalHub:
+        """Open the hub of a folder, making it when it does not exist.
+
+        Parameters
+        ----------
+        settings
+            The settings, or the folder alone; by default as the environment says.
+
+        Raises
+        ------
+        HubUnavailableError
+            If another process holds its database.
+        """
+        if not isinstance(settings, Settings):
+            settings = Settings.load(settings)
+        return cls(Services(settings))
+
+    # -- what a server needs beside the interface ------------------------------------------
+
+    @property
+    def owner_token(self) -> str:
+        """Token of whoever owns the hub's folder; random for each opening."""
+        return self._services.identity.owner_token
+
+    @property
+    def busy(self) -> bool:
+        """Whether an evaluation runs or waits."""
+        return self._services.evaluator.busy
+
+    def visitor(self, token: str | None = None) -> LocalHub:
+        """Return another visitor's view of the same hub.
+
+        Raises
+        ------
+        AuthenticationError
+            If the token is not valid.
+        """
+        return LocalHub(self._services, token)
+
+    def touch(self) -> None:
+        """Mark the visitor as present."""
+        if self._account is not None:
+            self._services.presence.touch(self._account.name)
+
+    def ticket(self) -> Session:
+        """Issue a short-lived token for the visitor's own dashboard kernel."""
+        return self._services.identity.issue(self._actor(), "ticket", "dashboard")
+
+    def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
+        """Call back after each commit with its events, on the writer thread."""
+        return self._services.database.subscribe(callback)
+
+    def start_evaluator(self) -> None:
+        """Evaluate what is submitted, in child processes, until the hub is closed."""
+        self._services.evaluator.start()
+
+    # -- the interface ---------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """The hub's folder."""
+        return str(self._services.settings.home)
+
+    def register(self, name: str, password: str) -> Account:
+        """See `Hub.register`."""
+        return self._services.identity.register(name, password)
+
+    def login(self, name: str, password: str) -> Session:
+        """See `Hub.login`."""
+        session = self._services.identity.login(name, password)
+        self._account, self._token = session.account, session.token
+        self._services.presence.touch(name)
+        return session
+
+    def logout(self) -> None:
+        """See `Hub.logout`."""
+        if self._token is not None and self._token != self.owner_token:
+            self._services.identity.revoke(self._token)
+        if self._account is not None:
+            self._services.presence.leave(self._account.name)
+        self._account = self._token = None
+
+    def whoami(self) -> Account | None:
+        """See `Hub.whoami`."""
+        return self._account
+
+    def create_token(self, label: str) -> Session:
+        """See `Hub.create_token`."""
+        return self._services.identity.issue(self._actor(), "notebook", label)
+
+    def accounts(self) -> list[Account]:
+        """See `Hub.accounts`."""
+        return self._services.identity.accounts()
+
+    def add_operator(self, name: str, password: str | None = None) -> Account:
+        """See `Hub.add_operator`."""
+        return self._services.identity.add_operator(self._actor(), name, password)
+
+    def put(
+        self,
+        data: bytes,
+        *,
+        name: str = "",
+        kind: str = "file",
+        visibility: Sight = "public",
+        codec: Codec = "file",
+    ) -> Root:
+        """See `Hub.put`."""
+        return self._services.library.put(
+            self._actor(), data, name=name, kind=kind, visibility=visibility, codec=codec
+        )
+
+    def get(self, cid: str) -> bytes:
+        """See `Hub.get`."""
+        return self._services.library.get(self._account, cid)
+
+    def roots(self, *, kind: str | None = None) -> list[Root]:
+        """See `Hub.roots`."""
+        return self._services.library.roots(self._account, kind)
+
+    def create_project(self, project: NewProject) -> Project:
+        """See `Hub.create_project`."""
+        return self._services.projects.create(self._actor(), project)
+
+    def project(self, name: str) -> Project:
+        """See `Hub.project`."""
+        return self._services.projects.get(name)
+
+    def projects(self) -> list[Project]:
+        """See `Hub.projects`."""
+        return self._services.projects.all()
+
+    def versions(self, project: str) -> list[Version]:
+        """See `Hub.versions`."""
+        return self._services.projects.versions(project)
+
+    def start_run(self, run: NewRun) -> Run:
+        """See `Hub.start_run`."""
+        return self._services.runs.start(self._actor(), run)
+
+    def record_round(self, run: str, report: Round) -> None:
+        """See `Hub.record_round`."""
+        self._services.runs.record_round(self._actor(), run, report)
+
+    def finish_run(self, run: str, result: RunResult) -> Run:
+        """See `Hub.finish_run`."""
+        return self._services.runs.finish(self._actor(), run, result)
+
+    def run(self, run: str) -> Run:
+        """See `Hub.run`."""
+        return self._services.runs.get(run)
+
+    def runs(self, project: str) -> list[Run]:
+        """See `Hub.runs`."""
+        return self._services.runs.all(project)
+
+    def submit(self, contribution: NewContribution) -> Contribution:
+        """See `Hub.submit`."""
+        record = self._services.contributions.submit(self._actor(), contribution)
+        self._services.evaluator.wake()
+        return record
+
+    def contribution(self, contribution: str) -> Contribution:
+        """See `Hub.contribution`."""
+        return self._services.contributions.get(contribution)
+
+    def contributions(self, *, project: str | None = None) -> list[Contribution]:
+        """See `Hub.contributions`."""
+        return self._services.contributions.all(project)
+
+    def confirm(self, contribution: str) -> Contribution:
+        """See `Hub.confirm`."""
+        return self._services.contributions.confirm(self._actor(), contribution)
+
+    def balances(self) -> list[Balance]:
+        """See `Hub.balances`."""
+        return self._services.tokens.balances()
+
+    def balance(self, account: str) -> Balance:
+        """See `Hub.balance`."""
+        return self._services.tokens.balance(account)
+
+    def ledger_lines(self, *, account: str | None = None) -> list[LedgerLine]:
+        """See `Hub.ledger_lines`."""
+        return self._services.tokens.lines(account)
+
+    def verify_ledger(self) -> LedgerStatus:
+        """See `Hub.verify_ledger`."""
+        return self._services.tokens.verify()
+
+    def events(
+        self, since: int = 0, *, limit: int = 1000, project: str | None = None
+    ) -> list[Event]:
+        """See `Hub.events`."""
+        return self._services.events.page(since, limit=limit, project=project)
+
+    def follow(self, since: int = 0, *, project: str | None = None) -> Iterator[Event]:
+        """See `Hub.follow`."""
+        return self._services.events.follow(since, project=project)
+
+    def network(self) -> Network:
+        """See `Hub.network`."""
+        services = self._services
+        return services.database.read(lambda tx: describe(tx, services.tokens, services.presence))
+
+    def close(self) -> None:
+        """See `Hub.close`."""
+        self._services.close()
+
+    def _actor(self) -> Account:
+        if self._account is None:
+            raise AuthenticationError(
+                "Nobody is signed in; use `wb.login(name, password)`, or `wb.register(...)` first."
+            )
+        return self._account

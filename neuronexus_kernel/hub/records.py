@@ -1,0 +1,318 @@
+"""The nouns that a hub keeps, as plain frozen values.
+
+What goes in is named ``New...``; its ``id`` is a UUIDv7 made by the caller and serves as the
+idempotency key.  What comes out is a record.  Both travel as JSON unchanged, so that a notebook
+cannot tell a hub in its own process from one behind HTTP.  Times are RFC 3339 text in UTC,
+amounts are exact decimal text in NXS, content is named by CID.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+Role = Literal["member", "operator"]
+Kind = Literal["code", "compute", "data", "hyperparameters"]
+State = Literal["submitted", "evaluating", "accepted", "rejected", "failed", "rewarded"]
+RunState = Literal["running", "finished", "interrupted"]
+Sight = Literal["public", "project", "sealed"]
+Codec = Literal["file", "dag-cbor"]
+
+FINAL_STATES: frozenset[str] = frozenset({"accepted", "rejected", "failed", "rewarded"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A person or machine with a name on the hub."""
+
+    name: str
+    role: Role
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A sign-in: `token` proves it until `expires`.  Only its hash is stored on the hub."""
+
+    token: str = field(repr=False)
+    account: Account
+    expires: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """One object in the content store, under the CID of its root block."""
+
+    cid: str
+    name: str
+    kind: str
+    visibility: Sight
+    size: int
+    owner: str
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProject:
+    """A project to be made.
+
+    Attributes
+    ----------
+    public, validation
+        CIDs of the public training split and the public validation split.
+    held_out
+        CID of the sealed held-out split; it is never shown again.
+    recipe, weights
+        CIDs of the head recipe and of the first weights.
+    """
+
+    id: str
+    name: str
+    description: str = ""
+    input_shape: tuple[int, ...]
+    classes: int
+    metric: str = "accuracy"
+    public: str
+    validation: str
+    held_out: str
+    recipe: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A model version: weights made by a recipe, with its parent and its metrics."""
+
+    id: str
+    project: str
+    number: int
+    weights: str
+    recipe: str
+    parent: str | None
+    author: str
+    run: str | None
+    metrics: dict[str, float]
+    head: bool
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A model under co-development."""
+
+    id: str
+    name: str
+    description: str
+    owner: str
+    input_shape: tuple[int, ...]
+    classes: int
+    metric: str
+    public: str
+    validation: str
+    recipe: str
+    head: Version
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A training run that begins.
+
+    Attributes
+    ----------
+    participants
+        Accounts that train with their own data; empty when the clients are anonymous.
+    clients
+        Number of clients in all.
+    """
+
+    id: str
+    project: str
+    recipe: str
+    rounds: int
+    clients: int
+    clients_per_round: int
+    participants: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of a run.  `seconds` are of training and aggregation, evaluation apart."""
+
+    round: int
+    loss: float | None
+    accuracy: float | None
+    seconds: float
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended: its weights, the sealed updates of its participants, what the plan chose."""
+
+    state: RunState
+    weights: str | None
+    updates: tuple[str, ...] = ()
+    plan: dict[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A training run as recorded."""
+
+    id: str
+    project: str
+    author: str
+    recipe: str
+    rounds: int
+    clients: int
+    clients_per_round: int
+    participants: tuple[str, ...]
+    seed: int
+    state: RunState
+    history: tuple[Round, ...]
+    plan: dict[str, JSON]
+    version: Version | None
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewContribution:
+    """A contribution to be measured.
+
+    Attributes
+    ----------
+    payload
+        CID of the DAG-CBOR document that says what is contributed; by kind it holds
+        ``{"architecture": link}`` (code), ``{"changes": {...}}`` (hyperparameters),
+        ``{"dataset": link}`` (data) or ``{"run": id}`` (compute).
+    """
+
+    id: str
+    project: str
+    kind: Kind
+    payload: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One account's part of a contribution's reward; minted once the account confirms it."""
+
+    account: str
+    fraction: float
+    reward: str
+    confirmed: bool
+    minted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """A contribution, its state, and what came of it.
+
+    Attributes
+    ----------
+    value
+        Lower 90 % confidence bound of the measured improvement on the held-out split, rounded
+        to 10^-4; None before the evaluation.
+    reward
+        NXS minted for it so far, as exact decimal text.
+    reason
+        Why it was rejected or failed.
+    receipt
+        CID of the public part of its receipt.
+    """
+
+    id: str
+    project: str
+    kind: Kind
+    author: str
+    note: str
+    payload: str
+    state: State
+    value: float | None
+    reward: str
+    reason: str | None
+    receipt: str | None
+    shares: tuple[Share, ...]
+    created: str
+    decided: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """How many NXS an account holds."""
+
+    account: str
+    balance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLine:
+    """One posting of the ledger, with the entry it belongs to."""
+
+    index: int
+    time: str
+    kind: str
+    account: str
+    amount: str
+    contribution: str | None
+    leaf: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerStatus:
+    """The outcome of verifying the whole ledger."""
+
+    ok: bool
+    entries: int
+    root: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, numbered without gaps.
+
+    `previous` is the number of the event delivered before this one under the reader's filter (0
+    for none): a reader who always finds its own last number there has missed nothing.
+    """
+
+    seq: int
+    previous: int
+    time: str
+    kind: str
+    project: str | None
+    subject: str
+    data: dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkNode:
+    """A member of the network: what it has contributed, holds, and whether it is here now."""
+
+    name: str
+    role: Role
+    online: bool
+    training: bool
+    contributions: int
+    rewarded: int
+    balance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The hub and its members at one moment."""
+
+    version: str
+    seq: int
+    nodes: tuple[NetworkNode, ...]
+    projects: int
+    runs: int
+    active_runs: int
+    versions: int
+    contributions: int
+    minted: str

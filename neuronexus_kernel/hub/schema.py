@@ -1,0 +1,233 @@
+"""The tables of a hub, for DuckDB and PostgreSQL alike.
+
+No foreign keys and few indexes: DuckDB rebuilds rows it updates under an index, and cannot alter
+a table that others refer to.  What must hold between tables is kept by the services, each in one
+transaction.  Amounts and JSON have a column type of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.types import TypeDecorator, UserDefinedType
+
+SCHEMA_VERSION = 1
+
+
+class Amount(UserDefinedType[int]):
+    """An exact integer of 10^-18 NXS, up to 38 digits.
+
+    HUGEINT on DuckDB, NUMERIC(39,0) on PostgreSQL, always bound and read as int: a decimal type
+    through the DuckDB driver silently rounds at 17 digits.
+    """
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: sa.Dialect) -> Any:
+        """Bind as int, and as nothing else."""
+        return _integer
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        """Read as int, whatever the driver hands over."""
+        return lambda value: None if value is None else int(value)
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return the column's type where no dialect says otherwise."""
+        return "NUMERIC(39, 0)"
+
+
+def _integer(value: object) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"An amount is an int of units, not {type(value).__name__}.")
+    return value
+
+
+@compiles(Amount, "duckdb")
+def _amount_on_duckdb(*_: object, **__: object) -> str:
+    return "HUGEINT"
+
+
+class Json(TypeDecorator[Any]):
+    """JSON kept as text with sorted keys, the same on both databases."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: sa.Dialect) -> str:
+        """Write as text."""
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
+        """Read back."""
+        return None if value is None else json.loads(value)
+
+
+def _column(name: str, kind: Any = sa.Text, **options: Any) -> sa.Column[Any]:
+    options.setdefault("nullable", False)
+    return sa.Column(name, kind, **options)
+
+
+def _key(name: str, kind: Any = sa.Text) -> sa.Column[Any]:
+    return sa.Column(name, kind, primary_key=True, autoincrement=False)
+
+
+metadata = sa.MetaData()
+
+counters = sa.Table("counters", metadata, _key("name"), _column("value", sa.BigInteger))
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    _key("name"),
+    _column("role"),
+    _column("password_hash", nullable=True),
+    _column("created"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    _key("token_hash", sa.LargeBinary),
+    _column("account"),
+    _column("kind"),
+    _column("label"),
+    _column("created"),
+    _column("expires"),
+)
+
+roots = sa.Table(
+    "roots",
+    metadata,
+    _key("cid"),
+    _key("visibility"),
+    _column("name"),
+    _column("kind"),
+    _column("size", sa.BigInteger),
+    _column("owner"),
+    _column("created"),
+)
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    _key("id"),
+    _column("name"),
+    _column("description"),
+    _column("owner"),
+    _column("input_shape", Json),
+    _column("classes", sa.Integer),
+    _column("metric"),
+    _column("public"),
+    _column("validation"),
+    _column("held_out"),
+    _column("recipe"),
+    _column("head"),
+    _column("created"),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    _key("id"),
+    _column("project"),
+    _column("number", sa.Integer),
+    _column("weights"),
+    _column("recipe"),
+    _column("parent", nullable=True),
+    _column("author"),
+    _column("run", nullable=True),
+    _column("metrics", Json),
+    _column("created"),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    _key("id"),
+    _column("project"),
+    _column("author"),
+    _column("recipe"),
+    _column("rounds", sa.Integer),
+    _column("clients", sa.Integer),
+    _column("clients_per_round", sa.Integer),
+    _column("participants", Json),
+    _column("seed", sa.BigInteger),
+    _column("state"),
+    _column("plan", Json),
+    _column("updates", Json),
+    _column("version", nullable=True),
+    _column("created"),
+)
+
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    _key("run"),
+    _key("round", sa.Integer),
+    _column("loss", sa.Double, nullable=True),
+    _column("accuracy", sa.Double, nullable=True),
+    _column("seconds", sa.Double),
+    _column("clients", Json),
+)
+
+contributions = sa.Table(
+    "contributions",
+    metadata,
+    _key("id"),
+    _column("project"),
+    _column("kind"),
+    _column("author"),
+    _column("note"),
+    _column("payload"),
+    _column("content", sa.Text),
+    _column("state"),
+    _column("value", sa.Double, nullable=True),
+    _column("reason", nullable=True),
+    _column("receipt", nullable=True),
+    _column("sealed_receipt", nullable=True),
+    _column("against", nullable=True),
+    _column("attempts", sa.Integer),
+    _column("created"),
+    _column("decided", nullable=True),
+)
+
+shares = sa.Table(
+    "shares",
+    metadata,
+    _key("contribution"),
+    _key("account"),
+    _column("weight", sa.BigInteger),
+    _column("reward", Amount),
+    _column("confirmed", sa.Boolean),
+    _column("minted", sa.Boolean),
+)
+
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    _key("index", sa.BigInteger),
+    _column("data", sa.LargeBinary),
+    _column("leaf", sa.LargeBinary),
+)
+
+postings = sa.Table(
+    "postings",
+    metadata,
+    _key("index", sa.BigInteger),
+    _key("account"),
+    _column("amount", Amount),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    _key("seq", sa.BigInteger),
+    _column("moment"),
+    _column("kind"),
+    _column("project", nullable=True),
+    _column("subject"),
+    _column("data", Json),
+)

@@ -1,0 +1,175 @@
+"""The ledger in the database: entries are appended in the transaction that earns them.
+
+The `ledger` room says what an entry is and what holds between entries; here its bytes are kept,
+beside a table of postings that answers questions quickly.  The bytes are the truth: `verify`
+recomputes everything from them and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from neuronexus_kernel.content import CID, new_id
+from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.records import Balance, LedgerLine, LedgerStatus
+from neuronexus_kernel.ledger import EMISSION, Entry, Posting, format_nxs, merkle, verify_log
+
+
+class Tokens:
+    """The ledger of one hub.
+
+    Parameters
+    ----------
+    database
+        Where entries are kept.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        query = sa.select(schema.ledger.c.leaf).order_by(schema.ledger.c.index)
+        leaves = database.read(lambda tx: tx.all(query))
+        # Only the writer thread looks at this after the start.
+        self._frontier = merkle.Frontier.of(bytes(row.leaf) for row in leaves)
+
+    def mint(
+        self,
+        tx: Transaction,
+        amounts: Mapping[str, int],
+        *,
+        contribution: str,
+        receipt: str,
+        project: str,
+    ) -> None:
+        """Enter freshly minted units for a contribution, as part of the transaction.
+
+        Parameters
+        ----------
+        amounts
+            Units above zero, by account.
+        """
+        frontier = self._frontier.copy()
+        given = [Posting(name, units) for name, units in amounts.items()]
+        postings = sorted([*given, Posting(EMISSION, -sum(amounts.values()))], key=_by_account)
+        entry = Entry(
+            index=frontier.size,
+            id=new_id(),
+            time=tx.time,
+            kind="mint",
+            postings=postings,
+            memo={"contribution": contribution, "receipt": CID.parse(receipt)},
+            previous_root=frontier.root(),
+        )
+        data = entry.encode()
+        leaf = merkle.leaf_hash(data)
+        frontier.append(leaf)
+        tx.execute(schema.ledger.insert().values(index=entry.index, data=data, leaf=leaf))
+        for posting in postings:
+            tx.execute(
+                schema.postings.insert().values(
+                    index=entry.index, account=posting.account, amount=posting.amount
+                )
+            )
+        tx.emit(
+            "ledger.entry",
+            entry.id,
+            project,
+            index=entry.index,
+            contribution=contribution,
+            amounts={name: format_nxs(units) for name, units in amounts.items()},
+        )
+        # One entry a transaction is all we need so far; two would read the same frontier.
+        tx.after_commit.append(lambda: self._advance(frontier))
+
+    def minted(self, tx: Transaction) -> int:
+        """Return the units that exist."""
+        return -self._sum(tx, EMISSION)
+
+    def balance(self, account: str) -> Balance:
+        """Return what one account holds."""
+        units = self._database.read(lambda tx: self._sum(tx, account))
+        return Balance(account=account, balance=format_nxs(units))
+
+    def balances(self) -> list[Balance]:
+        """Return what every account holds, by name; system accounts apart."""
+        return [
+            Balance(account=name, balance=format_nxs(units))
+            for name, units in self._database.read(sums).items()
+            if not name.startswith("nx:")
+        ]
+
+    def lines(self, account: str | None) -> list[LedgerLine]:
+        """Return postings with their entries, oldest first."""
+        postings, ledger = schema.postings, schema.ledger
+        query = (
+            sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data)
+            .join(ledger, ledger.c.index == postings.c.index)
+            .order_by(postings.c.index, postings.c.account)
+        )
+        if account is not None:
+            query = query.where(postings.c.account == account)
+        return [_line(row) for row in self._database.read(lambda tx: tx.all(query))]
+
+    def verify(self) -> LedgerStatus:
+        """Recompute the whole ledger from its bytes, and compare the table of postings."""
+        query = sa.select(schema.ledger).order_by(schema.ledger.c.index)
+        rows, totals = self._database.read(lambda tx: (tx.all(query), sums(tx)))
+        report = verify_log(bytes(row.data) for row in rows)
+        problem = report.problem
+        if problem is None:
+            problem = _compare(rows, dict(report.balances), totals)
+        return LedgerStatus(
+            ok=problem is None, entries=report.entries, root=report.root.hex(), problem=problem
+        )
+
+    def _advance(self, frontier: merkle.Frontier) -> None:
+        self._frontier = frontier
+
+    def _sum(self, tx: Transaction, account: str) -> int:
+        query = sa.select(_total()).where(schema.postings.c.account == account)
+        return int(tx.scalar(query) or 0)
+
+
+def sums(tx: Transaction) -> dict[str, int]:
+    """Return the sum of every account's postings, in units, by name."""
+    account = schema.postings.c.account
+    query = sa.select(account, _total()).group_by(account).order_by(account)
+    return {row.account: int(row.total) for row in tx.all(query)}
+
+
+def _total() -> sa.Label[int]:
+    return sa.func.sum(schema.postings.c.amount, type_=schema.Amount()).label("total")
+
+
+def _by_account(posting: Posting) -> str:
+    return posting.account
+
+
+def _line(row: sa.Row[Any]) -> LedgerLine:
+    data = bytes(row.data)
+    entry = Entry.decode(data)
+    contribution = entry.memo.get("contribution")
+    return LedgerLine(
+        index=entry.index,
+        time=entry.time,
+        kind=entry.kind,
+        account=row.account,
+        amount=format_nxs(row.amount),
+        contribution=contribution if isinstance(contribution, str) else None,
+        leaf=merkle.leaf_hash(data).hex(),
+    )
+
+
+def _compare(
+    rows: Sequence[sa.Row[Any]], proven: Mapping[str, int], stored: Mapping[str, int]
+) -> str | None:
+    for row in rows:
+        if merkle.leaf_hash(bytes(row.data)) != bytes(row.leaf):
+            return f"The leaf hash kept beside entry {row.index} is not the hash of its bytes."
+    for account in sorted(proven.keys() | stored.keys()):
+        if proven.get(account, 0) != stored.get(account, 0):
+            return f"The postings kept for {account} do not add up to its ledger entries."
+    return None

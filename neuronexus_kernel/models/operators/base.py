@@ -1,0 +1,144 @@
+"""What an operator is: a small value that says all there is to know about one allowed operation.
+
+A graph names operators; it never brings code.  Each `Operator` checks its own arguments, derives
+the shape of its output and of its parameters with plain Python integers (so that a hostile graph
+is refused before anything is allocated), counts its work, and knows how to run.  Torch is
+imported only by `Operator.prepare`, so graphs can be read and checked without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from neuronexus_kernel.errors import ArchitectureError
+from neuronexus_kernel.models.operators.arguments import Arguments, Rule, show
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape: TypeAlias = tuple[int, ...]
+"""Sizes of one example's tensor: the batch dimension is never part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A trainable tensor of a node, and how it starts: uniform in ``centre ± bound``."""
+
+    shape: Shape
+    bound: float = 0.0
+    centre: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a node may know about the pass it runs in.
+
+    Attributes
+    ----------
+    training
+        Whether the module is in training mode.
+    noise_key
+        int64 scalar that decides all noise of this pass; None when torch's generator does.
+    """
+
+    training: bool
+    noise_key: Tensor | None
+
+
+Run: TypeAlias = "Callable[[Sequence[Tensor], Mapping[str, Tensor | None], Moment], Tensor]"
+"""Runs a node: (its inputs, its parameters by short name, the moment) -> its output."""
+
+
+def _no_parameters(inputs: Sequence[Shape], arguments: Arguments) -> dict[str, Parameter]:
+    return {}
+
+
+def _one_per_output(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
+    return math.prod(output)
+
+
+def _only_its_own(given: Shape, arguments: Arguments) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One allowed operation.
+
+    Attributes
+    ----------
+    name
+        The name a graph uses.
+    shape
+        (shapes of the inputs, arguments) -> shape of the output; raises `ArchitectureError`.
+    prepare
+        (arguments, position of the node in its graph) -> the function that runs the node.
+        This is where torch is imported.
+    arity
+        How many tensors it takes.
+    arguments
+        The argument names it knows, each with its rule.  Any other name is refused.
+    parameters
+        (shapes of the inputs, arguments) -> its trainable tensors by short name.
+    flops
+        (shapes of the inputs, shape of the output, arguments) -> floating-point operations of
+        one example's forward pass; a multiplication and an addition count as two.
+    reads
+        (another shape with as many elements, arguments) -> whether, placed at the graph's
+        input, it takes that shape too and means the same by it.
+    """
+
+    name: str
+    shape: Callable[[Sequence[Shape], Arguments], Shape]
+    prepare: Callable[[Arguments, int], Run]
+    arity: int = 1
+    arguments: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: Callable[[Sequence[Shape], Arguments], dict[str, Parameter]] = _no_parameters
+    flops: Callable[[Sequence[Shape], Shape, Arguments], int] = _one_per_output
+    reads: Callable[[Shape, Arguments], bool] = _only_its_own
+
+    def parse(self, given: Mapping[str, object]) -> Arguments:
+        """Check arguments against the schema and fill in defaults.
+
+        Raises
+        ------
+        ArchitectureError
+            If an argument is unknown, missing, of the wrong type or out of range.
+        """
+        for key in given:
+            if key not in self.arguments:
+                known = ", ".join(self.arguments) or "none"
+                raise ArchitectureError(
+                    f"argument {show(key)} is unknown to {self.name}; it knows: {known}."
+                )
+        values = {}
+        for name, rule in self.arguments.items():
+            value = given.get(name, rule.default)
+            if value is None:
+                raise ArchitectureError(f"argument '{name}' of {self.name} is missing.")
+            values[name] = rule.parse(name, value)
+        return Arguments(tuple(sorted(values.items())))
+
+
+def same_shape(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    """Return the shape rule of operators that keep their input's shape."""
+    return inputs[0]
+
+
+def image(shape: Shape) -> tuple[int, int, int]:
+    """Return (channels, height, width).
+
+    Raises
+    ------
+    ArchitectureError
+        If the shape has another number of dimensions.
+    """
+    if len(shape) != 3:
+        raise ArchitectureError(
+            f"it needs an image (channels, height, width), but its input is {shape}; "
+            "put a reshape before it, such as x.reshape(-1, 1, 28, 28)."
+        )
+    return shape

@@ -1,0 +1,112 @@
+"""Operators that normalise within one example: layer norm and group norm.
+
+Sources: Ba, Kiros, Hinton 2016 (arXiv 1607.06450); Wu, He 2018 (arXiv 1803.08494).  Batch norm
+is another matter: it mixes examples and keeps running statistics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from neuronexus_kernel.errors import ArchitectureError
+from neuronexus_kernel.models.operators.arguments import Arguments, Flag, Real, Sizes, Whole
+from neuronexus_kernel.models.operators.base import Moment, Operator, Parameter, Run, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_EPSILON = Real(0.0, 1.0, 1e-5)
+
+
+def _scale_and_shift(shape: Shape, scale: bool, shift: bool) -> dict[str, Parameter]:
+    parameters = {"weight": Parameter(shape, centre=1.0)} if scale else {}
+    return {**parameters, "bias": Parameter(shape)} if shift else parameters
+
+
+def _flops(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
+    return 7 * math.prod(output)  # mean 1, variance 3, normalise 1, scale and shift 2
+
+
+def _layer_shape(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    normalized = arguments.sizes("normalized_shape")
+    if inputs[0][-len(normalized) :] != normalized:
+        raise ArchitectureError(
+            f"it normalises over {normalized}, but its input {inputs[0]} does not end with that."
+        )
+    if arguments.flag("bias") and not arguments.flag("affine"):
+        raise ArchitectureError("'bias' needs 'affine' to be true.")
+    return inputs[0]
+
+
+def _layer_parameters(inputs: Sequence[Shape], arguments: Arguments) -> dict[str, Parameter]:
+    shape = arguments.sizes("normalized_shape")
+    return _scale_and_shift(shape, arguments.flag("affine"), arguments.flag("bias"))
+
+
+def _prepare_layer(arguments: Arguments, position: int) -> Run:
+    from torch.nn.functional import layer_norm
+
+    shape, eps = list(arguments.sizes("normalized_shape")), arguments.real("eps")
+
+    def run(
+        inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
+    ) -> Tensor:
+        weight, bias = parameters.get("weight"), parameters.get("bias")
+        return layer_norm(inputs[0], shape, weight, bias, eps)
+
+    return run
+
+
+def _group_shape(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    groups = arguments.whole("num_groups")
+    if inputs[0][0] % groups:
+        raise ArchitectureError(
+            f"its {inputs[0][0]} channels are no multiple of its {groups} groups."
+        )
+    if math.prod(inputs[0]) == groups:
+        raise ArchitectureError("each group holds a single number, which becomes zero.")
+    return inputs[0]
+
+
+def _group_parameters(inputs: Sequence[Shape], arguments: Arguments) -> dict[str, Parameter]:
+    affine = arguments.flag("affine")
+    return _scale_and_shift(inputs[0][:1], affine, affine)
+
+
+def _prepare_group(arguments: Arguments, position: int) -> Run:
+    from torch.nn.functional import group_norm
+
+    groups, eps = arguments.whole("num_groups"), arguments.real("eps")
+
+    def run(
+        inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
+    ) -> Tensor:
+        return group_norm(inputs[0], groups, parameters.get("weight"), parameters.get("bias"), eps)
+
+    return run
+
+
+LAYER_NORM = Operator(
+    name="layer_norm",
+    arguments={
+        "normalized_shape": Sizes(1, 6),
+        "eps": _EPSILON,
+        "affine": Flag(default=True),
+        "bias": Flag(default=True),
+    },
+    shape=_layer_shape,
+    parameters=_layer_parameters,
+    flops=_flops,
+    prepare=_prepare_layer,
+)
+
+GROUP_NORM = Operator(
+    name="group_norm",
+    arguments={"num_groups": Whole(), "eps": _EPSILON, "affine": Flag(default=True)},
+    shape=_group_shape,
+    parameters=_group_parameters,
+    flops=_flops,
+    prepare=_prepare_group,
+)

@@ -1,0 +1,45 @@
+"""How many places a sliding window has: the arithmetic that convolution and pooling share."""
+
+from __future__ import annotations
+
+from neuronexus_kernel.errors import ArchitectureError
+from neuronexus_kernel.models.operators.arguments import Arguments
+
+
+def windows(
+    size: tuple[int, int], arguments: Arguments, *, dilation: tuple[int, int], ceil: bool = False
+) -> tuple[int, int]:
+    """Return the (height, width) of a sliding window's output.
+
+    Parameters
+    ----------
+    size
+        Height and width of the input.
+    arguments
+        Hold ``kernel_size``, ``stride`` and ``padding``.
+    dilation
+        Distance between the window's elements.
+    ceil
+        Round up: the last window may begin inside the input and hang over its end.
+
+    Raises
+    ------
+    ArchitectureError
+        If the window is larger than the padded input.
+    """
+    kernel, stride = arguments.pair("kernel_size"), arguments.pair("stride")
+    padding = arguments.pair("padding")
+    places = []
+    for axis in (0, 1):
+        padded = size[axis] + 2 * padding[axis]
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        if reach > padded:
+            raise ArchitectureError(
+                f"its window of {reach} is larger than the {padded} elements there are in the "
+                f"{('height', 'width')[axis]} (input {size[axis]}, padding {padding[axis]})."
+            )
+        count = (padded - reach + (stride[axis] - 1 if ceil else 0)) // stride[axis] + 1
+        if ceil and (count - 1) * stride[axis] >= size[axis] + padding[axis]:
+            count -= 1
+        places.append(count)
+    return places[0], places[1]

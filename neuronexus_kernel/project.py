@@ -1,0 +1,326 @@
+"""A project in a researcher's hands: train it, contribute to it, look at its history.
+
+These objects are thin: they hold a hub and a record, fetch what they are asked for, and run the
+training here, in the notebook's own process, on data that stays here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
+
+from neuronexus_kernel.content import dagcbor, new_id
+from neuronexus_kernel.contribution import AnyContribution, payload_of, put_recipe
+from neuronexus_kernel.display import card, contributions_frame, frame, metrics_text
+from neuronexus_kernel.errors import AuthenticationError, InvalidInputError
+from neuronexus_kernel.handles import ContributionHandle, ModelVersion, TrainingRun, load_recipe
+from neuronexus_kernel.hub import records
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from flwr.serverapp.strategy import Strategy
+
+    from neuronexus_kernel.datasets import Dataset
+    from neuronexus_kernel.datasets.partition import Partition
+    from neuronexus_kernel.federation import Recipe
+    from neuronexus_kernel.federation.result import RoundReport, TrainingResult
+    from neuronexus_kernel.hub import Hub
+
+
+class Project:
+    """A model under co-development, as the signed-in researcher sees it.
+
+    Parameters
+    ----------
+    hub
+        The hub that keeps it.
+    record
+        Its record.
+    """
+
+    def __init__(self, hub: Hub, record: records.Project) -> None:
+        self.hub = hub
+        self._record = record
+        self._recipes: dict[str, Recipe] = {}
+        self._datasets: dict[str, Dataset] = {}
+
+    def __repr__(self) -> str:
+        head = self.head
+        return f"Project({self.name!r}, head=version {head.number}, recipe={self._record.recipe})"
+
+    def _repr_html_(self) -> str:
+        record = self.record
+        rows = {
+            "head": f"version {record.head.number} by {record.head.author}",
+            "metrics": metrics_text(record.head.metrics),
+            "head recipe": record.recipe,
+            "task": f"{record.metric}, inputs {record.input_shape}, {record.classes} classes",
+            "owner": record.owner,
+        }
+        return card(f"Project {record.name}", rows)
+
+    @property
+    def name(self) -> str:
+        """The project's name."""
+        return self._record.name
+
+    @property
+    def record(self) -> records.Project:
+        """The project as the hub has it now."""
+        self._record = self.hub.project(self._record.id)
+        return self._record
+
+    @property
+    def recipe(self) -> Recipe:
+        """The head recipe."""
+        return self._load_recipe(self.record.recipe)
+
+    @property
+    def head(self) -> ModelVersion:
+        """The head version: the best model so far."""
+        return ModelVersion(self.hub, self.record.head)
+
+    @property
+    def public(self) -> Dataset:
+        """The public training split; accepted data joins it."""
+        return self._load_dataset(self.record.public)
+
+    @property
+    def validation(self) -> Dataset:
+        """The public validation split, on which curves are drawn."""
+        return self._load_dataset(self.record.validation)
+
+    def versions(self) -> pd.DataFrame:
+        """Return the history of model versions, one row each, oldest first."""
+        versions = self.hub.versions(self._record.id)
+        measured = list(dict.fromkeys(name for version in versions for name in version.metrics))
+        columns = ["version", "author", *measured, "head", "weights", "recipe", "created"]
+        rows = [
+            {
+                "version": version.number,
+                "author": version.author,
+                "head": version.head,
+                "weights": version.weights,
+                "recipe": version.recipe,
+                "created": version.created,
+                **version.metrics,
+            }
+            for version in versions
+        ]
+        return frame(rows, columns).set_index("version")
+
+    def runs(self) -> pd.DataFrame:
+        """Return the training runs, one row each, oldest first."""
+        rows = [
+            {
+                "run": run.id,
+                "author": run.author,
+                "state": run.state,
+                "rounds": len([entry for entry in run.history if entry.round > 0]),
+                "clients": run.clients,
+                "participants": ", ".join(run.participants),
+                "accuracy": run.history[-1].accuracy if run.history else None,
+                "version": run.version.number if run.version else None,
+                "created": run.created,
+            }
+            for run in self.hub.runs(self._record.id)
+        ]
+        columns = ["run", "author", "state", "rounds", "clients", "participants", "accuracy"]
+        columns += ["version", "created"]
+        return frame(rows, columns)
+
+    def contributions(self) -> pd.DataFrame:
+        """Return the contributions to this project, one row each, oldest first."""
+        return contributions_frame(self.hub.contributions(project=self._record.id))
+
+    def train(
+        self,
+        *,
+        rounds: int = 10,
+        partition: Partition | None = None,
+        dataset: Dataset | None = None,
+        participants: Mapping[str, Dataset] | None = None,
+        clients_per_round: int | None = None,
+        recipe: Recipe | None = None,
+        strategy: Strategy | None = None,
+        executor: str = "auto",
+        seed: int = 0,
+        on_round: Callable[[RoundReport], None] | None = None,
+        progress: bool = True,
+    ) -> TrainingRun:
+        """Train federatedly in this process, and record the run on the hub.
+
+        Training starts from the head's weights where the architecture is the head's, else from
+        fresh weights.  Interrupting it (the notebook's stop button) ends the run after the last
+        whole round and keeps what was reached.
+
+        Parameters
+        ----------
+        rounds
+            Communication rounds.
+        partition
+            How the data is dealt to clients; by default evenly among 10.
+        dataset
+            The data to deal; by default the project's public training split.
+        participants
+            Data sets by account, instead of `dataset` and `partition`: each account is a
+            client, and shares what the run earns once it confirms its part.
+        clients_per_round
+            Clients that train in a round; by default all.
+        recipe
+            By default the head recipe.
+        strategy
+            A Flower strategy to use instead of the recipe's.
+        executor
+            How the cohort is trained: ``"auto"``, ``"sequential"`` or ``"vectorized"``.
+        seed
+            Decides client sampling, batch order and dropout.
+        on_round
+            Called with a `RoundReport` after each round.
+
+        Returns
+        -------
+        TrainingRun
+            With `history`, `model` and, once recorded, `version`.
+        """
+        from neuronexus_kernel import federation
+        from neuronexus_kernel.datasets.partition import iid
+
+        if participants is not None and (partition is not None or dataset is not None):
+            raise InvalidInputError("Give either participants, or dataset and partition.")
+        recipe = self.recipe if recipe is None else recipe
+        head = self.head
+        same = head.recipe.architecture.cid == recipe.architecture.cid
+        clients: list[Dataset] | dict[str, Dataset]
+        if participants is not None:
+            clients = dict(participants)
+        else:
+            pool = self.public if dataset is None else dataset
+            clients = pool.partition(iid(10) if partition is None else partition)
+        run = self._start(recipe, rounds, clients, clients_per_round, seed)
+
+        def record(report: RoundReport) -> None:
+            self.hub.record_round(run.id, _round(report))
+            if on_round is not None:
+                on_round(report)
+
+        result: TrainingResult | None = None
+        try:
+            result = federation.train(
+                recipe,
+                clients,
+                rounds=rounds,
+                clients_per_round=clients_per_round,
+                strategy=strategy,
+                executor=executor,
+                seed=seed,
+                validation=self.validation,
+                initial_weights=head.weights if same else None,
+                on_round=record,
+                keep_updates=participants is not None,
+                progress=progress,
+            )
+        finally:
+            run = self._finish(run.id, result)
+        return TrainingRun(self.hub, run, result)
+
+    def submit(self, contribution: AnyContribution) -> ContributionHandle:
+        """Hand in a contribution; the hub measures it and pays for what it improved.
+
+        Raises
+        ------
+        ArchitectureError, RecipeError, DatasetError
+            If it does not fit the project; nothing is submitted then.
+        ConflictError
+            If the same was submitted before.
+        """
+        account = self.hub.whoami()
+        if account is None:
+            raise AuthenticationError("Sign in first: `wb.login(name, password)`.")
+        payload = payload_of(contribution, self, account.name)
+        root = self.hub.put(
+            dagcbor.encode(payload), name=contribution.note, kind="contribution", codec="dag-cbor"
+        )
+        new = records.NewContribution(
+            id=new_id(),
+            project=self._record.id,
+            kind=contribution.kind,
+            payload=root.cid,
+            note=contribution.note,
+        )
+        return ContributionHandle(self.hub, self.hub.submit(new))
+
+    def _start(
+        self,
+        recipe: Recipe,
+        rounds: int,
+        clients: list[Dataset] | dict[str, Dataset],
+        clients_per_round: int | None,
+        seed: int,
+    ) -> records.Run:
+        new = records.NewRun(
+            id=new_id(),
+            project=self._record.id,
+            recipe=put_recipe(self.hub, recipe),
+            rounds=rounds,
+            clients=len(clients),
+            clients_per_round=len(clients) if clients_per_round is None else clients_per_round,
+            participants=tuple(clients) if isinstance(clients, dict) else (),
+            seed=seed,
+        )
+        return self.hub.start_run(new)
+
+    def _finish(self, run: str, result: TrainingResult | None) -> records.Run:
+        if result is None or len(result.reports) < 2:
+            return self.hub.finish_run(run, records.RunResult(state="interrupted", weights=None))
+        from neuronexus_kernel.models import weights as weights_format
+
+        weights = self.hub.put(
+            weights_format.serialize(result.weights), name="weights", kind="weights"
+        )
+        updates = [
+            self.hub.put(_encode(update), kind="update", visibility="sealed").cid
+            for update in result.updates
+        ]
+        return self.hub.finish_run(
+            run,
+            records.RunResult(
+                state="interrupted" if result.interrupted else "finished",
+                weights=weights.cid,
+                updates=tuple(updates),
+                plan=cast("dict[str, records.JSON]", result.plan),
+            ),
+        )
+
+    def _load_recipe(self, cid: str) -> Recipe:
+        if cid not in self._recipes:
+            self._recipes[cid] = load_recipe(self.hub, cid)
+        return self._recipes[cid]
+
+    def _load_dataset(self, cid: str) -> Dataset:
+        if cid not in self._datasets:
+            from neuronexus_kernel.datasets import Dataset
+
+            self._datasets[cid] = Dataset.decode(self.hub.get(cid))
+        return self._datasets[cid]
+
+
+def _round(report: RoundReport) -> records.Round:
+    return records.Round(
+        round=report.round,
+        loss=_finite(report.loss),
+        accuracy=_finite(report.accuracy),
+        seconds=report.seconds,
+        clients=report.clients,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _encode(update):  # TEMP until the two RoundUpdates are one
+    from neuronexus_kernel.valuation.coalitions import RoundUpdates
+
+    return RoundUpdates(update.before, update.deltas, update.examples).encode()

@@ -1,0 +1,315 @@
+"""Who made the model better: exact Shapley values of the participants of a training run.
+
+In every round each coalition of that round's participants is asked what model it would have made
+without the others; a participant's value is its mean marginal gain over all orders of joining,
+summed over the rounds (federated Shapley value: Wang, Rausch, Zhang, Jia, Song, "A Principled
+Approach to Data Valuation for Federated Learning", 2020, arXiv 2009.06192).
+
+The utility of a model is minus its cross-entropy on the validation split.  Accuracy on a small
+split moves in steps, so that one round's small update mostly scores zero and what is left is
+noise; the loss feels every update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuronexus_kernel.content import dagcbor
+from neuronexus_kernel.errors import EvaluationError, InvalidInputError, NeuroNexusError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from neuronexus_kernel.datasets import Dataset
+    from neuronexus_kernel.federation.result import RoundUpdates as TrainingUpdates
+    from neuronexus_kernel.models import Architecture
+
+FORMAT = "neuronexus/round-updates@1"
+MAX_PLAYERS = 12
+"""Exact values need 2^players models a round."""
+
+LOSS_LIMIT = 50.0
+"""Loss that one example can cost at most, so that a diverged update is bad and not infinite."""
+
+PARTS = 10**9
+"""Parts that `shares` deals out."""
+
+_WEIGHTS_IN_FLIGHT = 64 * 1024 * 1024
+_COALITIONS_AT_ONCE = 64
+_EXAMPLES_AT_ONCE = 512
+
+Weights = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundUpdates:
+    """What the participants of one round sent, and the weights they started from.
+
+    Parameters
+    ----------
+    weights
+        The global weights at the start of the round: float arrays by name.
+    deltas
+        Each participant's trained weights minus `weights`, with the same names and shapes.
+    examples
+        How many examples each participant trained on; its weight in the average.
+
+    Raises
+    ------
+    InvalidInputError
+        If the participants differ between the fields, there are none or more than
+        `MAX_PLAYERS`, or a delta does not fit the weights.
+    """
+
+    weights: Weights
+    deltas: Mapping[str, Weights]
+    examples: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if self.deltas.keys() != self.examples.keys():
+            raise InvalidInputError("Every participant of a round needs a delta and a count.")
+        if not 1 <= len(self.deltas) <= MAX_PLAYERS:
+            raise InvalidInputError(
+                f"Exact Shapley values are for 1 to {MAX_PLAYERS} participants a round, not "
+                f"{len(self.deltas)}; join some into groups."
+            )
+        shapes = {name: array.shape for name, array in self.weights.items()}
+        for player, delta in self.deltas.items():
+            if {name: array.shape for name, array in delta.items()} != shapes:
+                raise InvalidInputError(f"The update of {player} does not fit the weights.")
+            if self.examples[player] < 1:
+                raise InvalidInputError(f"{player} trained on {self.examples[player]} examples.")
+
+    @classmethod
+    def of(cls, updates: TrainingUpdates) -> RoundUpdates:
+        """Return the updates that `federation.train` kept of one round."""
+        return cls(weights=updates.before, deltas=updates.deltas, examples=updates.examples)
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """The participants, sorted."""
+        return tuple(sorted(self.deltas))
+
+    def encode(self) -> bytes:
+        """Return canonical bytes for the sealed store: DAG-CBOR around safetensors."""
+        from neuronexus_kernel.models import weights
+
+        return dagcbor.encode(
+            {
+                "format": FORMAT,
+                "participants": [
+                    {
+                        "delta": weights.serialize(self.deltas[player]),
+                        "examples": self.examples[player],
+                        "name": player,
+                    }
+                    for player in self.players
+                ],
+                "weights": weights.serialize(self.weights),
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> RoundUpdates:
+        """Read what `encode` wrote.
+
+        Raises
+        ------
+        EvaluationError
+            If the bytes are not such a document.
+        """
+        from neuronexus_kernel.models import weights
+
+        try:
+            node = dagcbor.decode(data)
+            if not isinstance(node, dict) or node.get("format") != FORMAT:
+                raise EvaluationError(f"its format is not {FORMAT}.")
+            parts = {part["name"]: part for part in node["participants"]}
+            if len(parts) != len(node["participants"]):
+                raise EvaluationError("a participant is in it twice.")
+            return cls(
+                weights=weights.deserialize(node["weights"]),
+                deltas={name: weights.deserialize(part["delta"]) for name, part in parts.items()},
+                examples={name: int(part["examples"]) for name, part in parts.items()},
+            )
+        except (NeuroNexusError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EvaluationError(f"The updates of a round cannot be read: {error}") from None
+
+
+def shapley(players: Sequence[str], utility: Mapping[frozenset[str], float]) -> dict[str, float]:
+    """Return the exact Shapley value of every player.
+
+    Parameters
+    ----------
+    players
+        1 to `MAX_PLAYERS` different names.
+    utility
+        What every coalition is worth, the empty one included.
+
+    Returns
+    -------
+    dict
+        Values by player; they sum to what all together are worth above nobody.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are too many players, one is named twice, or a coalition is missing.
+    """
+    count = len(players)
+    if not 1 <= count <= MAX_PLAYERS or len(set(players)) != count:
+        raise InvalidInputError(f"Shapley values need 1 to {MAX_PLAYERS} different players.")
+    missing = [set(group) for group in _coalitions(players) if group not in utility]
+    if missing:
+        raise InvalidInputError(f"{len(missing)} coalitions have no utility, such as {missing[0]}.")
+    values = {}
+    for player in players:
+        others = [other for other in players if other != player]
+        values[player] = math.fsum(
+            (utility[group | {player}] - utility[group])
+            / (count * math.comb(count - 1, len(group)))
+            for group in _coalitions(others)
+        )
+    return values
+
+
+def participant_values(
+    architecture: Architecture, rounds: Sequence[RoundUpdates], validation: Dataset
+) -> dict[str, float]:
+    """Return what each participant added to the model over all rounds, in nats of loss.
+
+    Parameters
+    ----------
+    architecture
+        The model that was trained.
+    rounds
+        The updates of every round, in order.  Who sat out a round gains nothing in it.
+    validation
+        The public validation split.
+
+    Returns
+    -------
+    dict
+        Values by participant, sorted by name.  Without server momentum they sum to how far the
+        loss fell.
+    """
+    parts: dict[str, list[float]] = {}
+    for updates in rounds:
+        utility = coalition_utilities(architecture, updates, validation)
+        for player, value in shapley(updates.players, utility).items():
+            parts.setdefault(player, []).append(value)
+    return {player: math.fsum(values) for player, values in sorted(parts.items())}
+
+
+def coalition_utilities(
+    architecture: Architecture, updates: RoundUpdates, validation: Dataset
+) -> dict[frozenset[str], float]:
+    """Return minus the mean validation loss of every coalition's model in one round.
+
+    A coalition's model is the round's weights plus its members' deltas averaged by their numbers
+    of examples; nobody's is the round's weights.
+    """
+    import torch
+
+    coalitions = list(_coalitions(updates.players))
+    mixing = _mixing(coalitions, updates)
+    weights = {name: torch.tensor(array) for name, array in updates.weights.items()}
+    deltas = {
+        name: torch.tensor(np.stack([updates.deltas[p][name] for p in updates.players])).nan_to_num(
+            0.0, 0.0, 0.0
+        )
+        for name in weights
+    }
+    inputs = torch.tensor(validation.inputs, dtype=next(iter(weights.values())).dtype)
+    labels = torch.tensor(validation.labels, dtype=torch.int64)
+    model = architecture.build().eval()
+    size = sum(array.nbytes for array in updates.weights.values())
+    chunk = max(1, min(_COALITIONS_AT_ONCE, _WEIGHTS_IN_FLIGHT // max(size, 1)))
+    losses: list[float] = []
+    with torch.no_grad():
+        for start in range(0, len(coalitions), chunk):
+            mix = torch.from_numpy(mixing[start : start + chunk])
+            batch = {
+                name: base + torch.tensordot(mix.to(base.dtype), deltas[name], dims=1)
+                for name, base in weights.items()
+            }
+            losses += _mean_losses(model, batch, inputs, labels)
+    # Nothing times NaN is NaN: a diverged update must not reach the coalitions without it.
+    diverged = {p for p, delta in updates.deltas.items() if not _is_finite(delta)}
+    return {
+        group: -LOSS_LIMIT if group & diverged else -loss
+        for group, loss in zip(coalitions, losses, strict=True)
+    }
+
+
+def shares(values: Mapping[str, float]) -> dict[str, int]:
+    """Share `PARTS` out in proportion to the values above zero.
+
+    Values at or below zero get nothing; if none is above zero nobody gets anything.  Rounding is
+    by the largest remainder, of equal ones to the first name, so the parts sum to `PARTS`.
+    """
+    # A float is an exact fraction: no share depends on the order of a sum.
+    weights = {
+        name: Fraction(value) if math.isfinite(value) and value > 0 else Fraction(0)
+        for name, value in sorted(values.items())
+    }
+    whole = sum(weights.values())
+    if not whole:
+        return dict.fromkeys(weights, 0)
+    exact = {name: PARTS * weight / whole for name, weight in weights.items()}
+    parts = {name: math.floor(part) for name, part in exact.items()}
+    by_remainder = sorted(parts, key=lambda name: parts[name] - exact[name])
+    for name in by_remainder[: PARTS - sum(parts.values())]:
+        parts[name] += 1
+    return parts
+
+
+def _coalitions(players: Sequence[str]) -> Iterator[frozenset[str]]:
+    for size in range(len(players) + 1):
+        for group in combinations(players, size):
+            yield frozenset(group)
+
+
+def _is_finite(weights: Weights) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in weights.values())
+
+
+def _mixing(coalitions: Sequence[frozenset[str]], updates: RoundUpdates) -> np.ndarray:
+    """Return each coalition's averaging weights: (coalitions, players) of float64."""
+    counts = np.array([updates.examples[player] for player in updates.players], dtype=np.float64)
+    members = np.array([[p in group for p in updates.players] for group in coalitions])
+    weighted = members * counts
+    totals: np.ndarray = weighted.sum(axis=1, keepdims=True)
+    return weighted / np.where(totals > 0, totals, 1)
+
+
+def _mean_losses(
+    model: torch.nn.Module, batch: dict[str, Tensor], inputs: Tensor, labels: Tensor
+) -> list[float]:
+    """Return the mean loss of each model of a batch of weights, in float64."""
+    import torch
+    from torch.func import functional_call, vmap
+
+    def outputs(weights: dict[str, Tensor], rows: Tensor) -> Tensor:
+        result: Tensor = functional_call(model, weights, (rows,))
+        return result
+
+    models = next(iter(batch.values())).shape[0]
+    total = torch.zeros(models, dtype=torch.float64)
+    forward = vmap(outputs, in_dims=(0, None))
+    for start in range(0, len(labels), _EXAMPLES_AT_ONCE):
+        wanted = labels[start : start + _EXAMPLES_AT_ONCE]
+        scores = forward(batch, inputs[start : start + _EXAMPLES_AT_ONCE]).double()
+        chosen = scores.gather(2, wanted.expand(models, -1).unsqueeze(2)).squeeze(2)
+        losses = torch.logsumexp(scores, dim=2) - chosen
+        total += losses.nan_to_num(LOSS_LIMIT, LOSS_LIMIT).clamp(max=LOSS_LIMIT).sum(dim=1)
+    means: list[float] = (total / len(labels)).tolist()
+    return means

@@ -1,0 +1,102 @@
+"""How the model gets better: accuracy per round of the current run, and per version."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from neuronexus_widgets.panels import empty, frame, text
+from neuronexus_widgets.plots import CurveChart, VersionChart
+from neuronexus_widgets.state import DashboardState, RunView
+from neuronexus_widgets.words import count, escape, percent
+
+_PAST = 3
+_START = "Start one from a notebook: <code>project.train(rounds=30)</code>"
+
+
+class Training:
+    """Accuracy per round of the latest run, with earlier runs faint behind it."""
+
+    def __init__(self) -> None:
+        self.facts = text("nx-run")
+        self.chart = CurveChart("accent", height=190)
+        self._chart = frame([self.chart.widget], "nx-chart")
+        self.widget = frame([self.facts, self._chart], "nx-panel", "nx-training")
+
+    def update(self, state: DashboardState, now: datetime) -> None:
+        """Show the latest run."""
+        run = state.run
+        if run is None:
+            self.facts.value = _title("") + empty("No training run yet", _START)
+            self._chart.layout.display = "none"
+            return
+        self._chart.layout.display = None
+        self.facts.value = _title(_standing(run)) + _facts(run) + _progress(run)
+        past = [_curve(old) for old in state.runs[-1 - _PAST : -1]]
+        rounds, accuracies = _curve(run)
+        self.chart.update(rounds, accuracies, last=run.rounds or None, past=past)
+
+
+class Versions:
+    """Accuracy of each model version; heads with what they reached on the held-out split."""
+
+    def __init__(self) -> None:
+        self.title = text("nx-versions-title")
+        self.chart = VersionChart(height=170)
+        self._chart = frame([self.chart.widget], "nx-chart")
+        self.widget = frame([self.title, self._chart], "nx-panel", "nx-versions")
+
+    def update(self, state: DashboardState, now: datetime) -> None:
+        """Show all versions."""
+        seen = [(v.number, v.accuracy) for v in state.versions if v.accuracy is not None]
+        heads = [(v.number, v.held_out) for v in state.versions if v.held_out is not None]
+        title = "<h2>Accuracy per version</h2>"
+        if not seen and not heads:
+            hint = "Each training run that finishes makes one."
+            self.title.value = title + empty("No trained version yet", hint)
+            self._chart.layout.display = "none"
+            return
+        self._chart.layout.display = None
+        self.title.value = title + (
+            '<div class="nx-facts"><span><b class="nx-accent">●</b> validation</span>'
+            '<span><b class="nx-gold">◆</b> became the head, held out</span></div>'
+        )
+        self.chart.update([n for n, _ in seen], [a for _, a in seen], heads=heads)
+
+
+def _title(standing: str) -> str:
+    return f'<h2>Accuracy per round <small class="nx-right">{standing}</small></h2>'
+
+
+def _standing(run: RunView) -> str:
+    if run.state == "running":
+        return '<span class="nx-accent">training</span>'
+    made = f", made v{run.version}" if run.version is not None else ""
+    return escape(f"{run.state}{made}")
+
+
+def _facts(run: RunView) -> str:
+    done = run.history[-1] if run.history else None
+    per_round = min(run.clients_per_round or run.clients, run.clients)
+    facts = [f"round <b>{done.round if done else 0}</b> of {run.rounds}"]
+    if done:
+        facts.append(f"accuracy <b>{percent(done.accuracy)}</b>")
+        if done.loss is not None:
+            facts.append(f"loss <b>{done.loss:.3f}</b>")
+        facts.append(f"<b>{done.seconds:.2f} s</b> a round")
+    if run.participants:
+        names = ", ".join(escape(name, 32) for name in run.participants[:6])
+        facts.append(f"with <b>{names}</b>")
+    else:
+        facts.append(f"<b>{per_round}</b> of {escape(count(run.clients, 'client'))} a round")
+    return f'<div class="nx-facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</div>'
+
+
+def _progress(run: RunView) -> str:
+    done = run.history[-1].round if run.history else 0
+    share = min(100, round(100 * done / run.rounds)) if run.rounds else 0
+    return f'<div class="nx-progress"><i style="width:{share}%"></i></div>'
+
+
+def _curve(run: RunView) -> tuple[list[int], list[float]]:
+    known = [(item.round, item.accuracy) for item in run.history if item.accuracy is not None]
+    return [number for number, _ in known], [accuracy for _, accuracy in known]

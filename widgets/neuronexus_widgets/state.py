@@ -1,0 +1,597 @@
+"""What the dashboard shows, as one immutable value.
+
+`load` reads a snapshot from a `Hub`; `apply` turns a state and an event into the next state; both
+know no widget.  The one idea: every step is safe to repeat.  A snapshot is many reads, so it may
+already hold what the first events after it tell again; contributions therefore only move forward,
+rounds are keyed by number, ledger entries by index, and hub-wide counts follow `Network.seq`, the
+number of the last event that the snapshot of the network holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from neuronexus_kernel.errors import AuthenticationError
+from neuronexus_kernel.hub.records import (
+    JSON,
+    Contribution,
+    Event,
+    LedgerLine,
+    Network,
+    NetworkNode,
+    Project,
+    Round,
+    Run,
+    Version,
+)
+from neuronexus_kernel.ledger.amounts import format_nxs, parse_nxs
+
+if TYPE_CHECKING:
+    from neuronexus_kernel.hub.hub import Hub
+
+RUNS_KEPT = 12
+FEED_KEPT = 40
+
+_RANK = {"submitted": 0, "evaluating": 1, "accepted": 2, "rejected": 3, "failed": 3, "rewarded": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPoint:
+    """A model version as a point of the curve.
+
+    Attributes
+    ----------
+    accuracy
+        On the public validation split, if it was measured.
+    held_out
+        On the held-out split, rounded; measured when the version became the head.
+    """
+
+    number: int
+    author: str
+    accuracy: float | None
+    held_out: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A training run as far as it has come."""
+
+    id: str
+    author: str
+    rounds: int
+    clients: int
+    clients_per_round: int
+    participants: tuple[str, ...]
+    state: str
+    history: tuple[Round, ...]
+    version: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContributionView:
+    """A contribution in words and figures; `waiting` are accounts that have yet to confirm."""
+
+    id: str
+    kind: str
+    author: str
+    note: str
+    state: str
+    value: float | None
+    reward: str | None
+    reason: str | None
+    created: str
+    waiting: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEntry:
+    """One posting to the visitor's account, in units of 10^-18 NXS, and the balance after it."""
+
+    index: int
+    time: str
+    amount: int
+    balance: int
+    contribution: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Hub-wide counts, up to and including event `seq`; `minted` is in units of 10^-18 NXS."""
+
+    seq: int = 0
+    projects: int = 0
+    runs: int = 0
+    active_runs: int = 0
+    versions: int = 0
+    contributions: int = 0
+    minted: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DashboardState:
+    """Everything that the panels draw.
+
+    Attributes
+    ----------
+    seq
+        Number of the last event applied.
+    me
+        Name of the visitor, or None for a guest.
+    projects
+        Names of all projects, oldest first, as ``(id, name)``.
+    project, name
+        Id and name of the project shown; empty while the hub has none.
+    head
+        Number of the head version.
+    runs
+        The latest runs of the project, oldest first.
+    contributions
+        Contributions to the project, newest first.
+    tokens
+        Postings to the visitor's account, oldest first.
+    members
+        Members of the network in the order they joined it.
+    feed
+        The latest events, newest first.
+    """
+
+    seq: int = 0
+    me: str | None = None
+    projects: tuple[tuple[str, str], ...] = ()
+    project: str = ""
+    name: str = ""
+    description: str = ""
+    head: int | None = None
+    versions: tuple[VersionPoint, ...] = ()
+    runs: tuple[RunView, ...] = ()
+    contributions: tuple[ContributionView, ...] = ()
+    tokens: tuple[TokenEntry, ...] = ()
+    members: tuple[NetworkNode, ...] = ()
+    totals: Totals = Totals()
+    feed: tuple[Event, ...] = ()
+
+    @property
+    def run(self) -> RunView | None:
+        """The latest run of the project, or None."""
+        return self.runs[-1] if self.runs else None
+
+    @property
+    def head_version(self) -> VersionPoint | None:
+        """The head version, or None while there is none."""
+        return next((item for item in self.versions if item.number == self.head), None)
+
+    @property
+    def balance(self) -> int:
+        """The visitor's NXS, in units of 10^-18."""
+        return self.tokens[-1].balance if self.tokens else 0
+
+    @property
+    def online(self) -> int:
+        """How many members are here now."""
+        return sum(member.online for member in self.members)
+
+
+# -- snapshot -----------------------------------------------------------------------------------
+
+
+def load(hub: Hub, project: str | None = None) -> DashboardState:
+    """Read a snapshot from the hub.
+
+    Parameters
+    ----------
+    hub
+        The visitor's view of the hub.
+    project
+        Name or id of the project to show; by default the one that was made last.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such project.
+    HubUnavailableError
+        If the hub cannot be reached.
+    """
+    network = hub.network()
+    try:
+        account = hub.whoami()
+    except AuthenticationError:
+        account = None
+    me = account.name if account else None
+    known = hub.projects()
+    chosen = hub.project(project) if project else (known[-1] if known else None)
+    state = DashboardState(
+        seq=network.seq,
+        me=me,
+        projects=tuple((item.id, item.name) for item in known),
+        feed=tuple(reversed(hub.events(max(0, network.seq - FEED_KEPT), limit=FEED_KEPT))),
+        tokens=_tokens(hub.ledger_lines(account=me) if me else []),
+    )
+    state = see(state, network)
+    return _open(state, hub, chosen) if chosen else state
+
+
+def _open(state: DashboardState, hub: Hub, project: Project) -> DashboardState:
+    return replace(
+        state,
+        project=project.id,
+        name=project.name,
+        description=project.description,
+        head=project.head.number,
+        versions=tuple(_version_point(version) for version in hub.versions(project.id)),
+        runs=tuple(_run_view(run) for run in hub.runs(project.id)[-RUNS_KEPT:]),
+        contributions=tuple(
+            contribution_view(item) for item in reversed(hub.contributions(project=project.id))
+        ),
+    )
+
+
+def see(state: DashboardState, network: Network) -> DashboardState:
+    """Take over a newer look at the network; an older one tells only who is here now."""
+    if network.seq < state.totals.seq or network.seq < state.seq:
+        here = {node.name: node for node in network.nodes}
+        members = tuple(
+            replace(member, online=here[member.name].online) if member.name in here else member
+            for member in state.members
+        )
+        return replace(state, members=members)
+    totals = Totals(
+        seq=network.seq,
+        projects=network.projects,
+        runs=network.runs,
+        active_runs=network.active_runs,
+        versions=network.versions,
+        contributions=network.contributions,
+        minted=parse_nxs(network.minted),
+    )
+    ranks = {member.name: rank for rank, member in enumerate(state.members)}
+    members = tuple(sorted(network.nodes, key=lambda node: ranks.get(node.name, len(ranks))))
+    return replace(state, totals=totals, members=members)
+
+
+def amend(state: DashboardState, item: Contribution) -> DashboardState:
+    """Take over a contribution read from the hub, which may tell more than its events."""
+    if item.project != state.project:
+        return state
+    return _with_contribution(state, contribution_view(item))
+
+
+def _run_view(run: Run) -> RunView:
+    return RunView(
+        id=run.id,
+        author=run.author,
+        rounds=run.rounds,
+        clients=run.clients,
+        clients_per_round=run.clients_per_round,
+        participants=run.participants,
+        state=run.state,
+        history=run.history,
+        version=run.version.number if run.version else None,
+    )
+
+
+def contribution_view(item: Contribution) -> ContributionView:
+    """Return what the dashboard shows of a contribution."""
+    return ContributionView(
+        id=item.id,
+        kind=item.kind,
+        author=item.author,
+        note=item.note,
+        state=item.state,
+        value=item.value,
+        reward=item.reward,
+        reason=item.reason,
+        created=item.created,
+        waiting=tuple(share.account for share in item.shares if not share.confirmed),
+    )
+
+
+def _tokens(lines: Iterable[LedgerLine]) -> tuple[TokenEntry, ...]:
+    entries: list[TokenEntry] = []
+    balance = 0
+    for line in lines:
+        amount = parse_nxs(line.amount, signed=True)
+        balance += amount
+        entries.append(
+            TokenEntry(
+                index=line.index,
+                time=line.time,
+                amount=amount,
+                balance=balance,
+                contribution=line.contribution,
+            )
+        )
+    return tuple(entries)
+
+
+def _version_point(version: Version) -> VersionPoint:
+    return VersionPoint(
+        number=version.number,
+        author=version.author,
+        accuracy=version.metrics.get("accuracy"),
+        held_out=version.metrics.get("held_out_accuracy"),
+    )
+
+
+# -- events -------------------------------------------------------------------------------------
+
+
+def apply(state: DashboardState, event: Event) -> DashboardState:
+    """Return the state after an event; an event of a kind unknown here changes only the feed."""
+    if event.seq <= state.seq:
+        return state
+    state = replace(state, seq=event.seq, feed=(event, *state.feed)[:FEED_KEPT])
+    if event.seq > state.totals.seq:
+        state = _count(state, event)
+    if event.kind == "project.created":
+        state = _project_created(state, event)
+    if event.kind == "ledger.entry":
+        state = _ledger_entry(state, event)
+    if not _concerns(state, event):
+        return state
+    if event.kind.startswith("run."):
+        return _run_event(state, event)
+    if event.kind.startswith("contribution."):
+        return _contribution_event(state, event)
+    if event.kind == "version.created":
+        return _version_created(state, event)
+    if event.kind == "head.changed":
+        return _head_changed(state, event)
+    return state
+
+
+def _concerns(state: DashboardState, event: Event) -> bool:
+    return bool(state.project) and event.project in (state.project, state.name)
+
+
+def _count(state: DashboardState, event: Event) -> DashboardState:
+    """Carry hub-wide counts and the members' figures forward by one event."""
+    t, data = replace(state.totals, seq=event.seq), event.data
+    members = state.members
+    match event.kind:
+        case "account.registered":
+            members = _with_member(members, event.subject)
+        case "project.created":
+            t = replace(t, projects=t.projects + 1)
+        case "run.started":
+            t = replace(t, runs=t.runs + 1, active_runs=t.active_runs + 1)
+            names = {_text(data, "author"), *_names(data, "participants")}
+            members = tuple(
+                replace(m, training=True, online=True) if m.name in names else m for m in members
+            )
+        case "run.finished":
+            t = replace(t, active_runs=max(0, t.active_runs - 1))
+            names = _trainers(state, event.subject)
+            members = tuple(replace(m, training=False) if m.name in names else m for m in members)
+        case "version.created":
+            t = replace(t, versions=t.versions + 1)
+        case "contribution.submitted":
+            t = replace(t, contributions=t.contributions + 1)
+            author = _text(data, "author")
+            members = tuple(
+                replace(m, contributions=m.contributions + 1) if m.name == author else m
+                for m in members
+            )
+        case "contribution.rewarded":
+            before = next((c.state for c in state.contributions if c.id == event.subject), None)
+            author = _text(data, "author") if before != "rewarded" else ""
+            members = tuple(
+                replace(m, rewarded=m.rewarded + 1) if m.name == author else m for m in members
+            )
+        case "ledger.entry":
+            t = replace(t, minted=t.minted + _minted(data))
+            members = _paid(members, _amounts(data))
+        case _:
+            pass
+    return replace(state, totals=t, members=members)
+
+
+def _trainers(state: DashboardState, run: str) -> set[str]:
+    """Who stops training when `run` ends: its people, unless another of their runs goes on."""
+    people = {view.id: {view.author, *view.participants} for view in state.runs}
+    busy = {view.id for view in state.runs if view.state == "running" and view.id != run}
+    if run not in people:  # a run of another project: the next look at the network will tell
+        return set()
+    return people[run] - set().union(*(people[other] for other in busy))
+
+
+def _with_member(members: tuple[NetworkNode, ...], name: str) -> tuple[NetworkNode, ...]:
+    if any(member.name == name for member in members):
+        return members
+    newcomer = NetworkNode(
+        name=name,
+        role="member",
+        online=True,
+        training=False,
+        contributions=0,
+        rewarded=0,
+        balance="0",
+    )
+    return (*members, newcomer)
+
+
+def _paid(members: tuple[NetworkNode, ...], amounts: dict[str, int]) -> tuple[NetworkNode, ...]:
+    return tuple(
+        replace(m, balance=format_nxs(parse_nxs(m.balance, signed=True) + amounts[m.name]))
+        if m.name in amounts
+        else m
+        for m in members
+    )
+
+
+def _project_created(state: DashboardState, event: Event) -> DashboardState:
+    if any(known == event.project for known, _ in state.projects):
+        return state
+    name = _text(event.data, "name")
+    state = replace(state, projects=(*state.projects, (event.project or event.subject, name)))
+    if state.project:
+        return state
+    return replace(state, project=event.project or event.subject, name=name)
+
+
+def _ledger_entry(state: DashboardState, event: Event) -> DashboardState:
+    amount = _amounts(event.data).get(state.me or "")
+    index = _integer(event.data, "index")
+    if amount is None or index is None or (state.tokens and index <= state.tokens[-1].index):
+        return state
+    entry = TokenEntry(
+        index=index,
+        time=event.time,
+        amount=amount,
+        balance=state.balance + amount,
+        contribution=_text(event.data, "contribution") or None,
+    )
+    return replace(state, tokens=(*state.tokens, entry))
+
+
+def _run_event(state: DashboardState, event: Event) -> DashboardState:
+    data, known = event.data, {run.id: run for run in state.runs}
+    run = known.get(event.subject)
+    if event.kind == "run.started" and run is None:
+        run = RunView(
+            id=event.subject,
+            author=_text(data, "author"),
+            rounds=_integer(data, "rounds") or 0,
+            clients=_integer(data, "clients") or 0,
+            clients_per_round=_integer(data, "clients_per_round") or 0,
+            participants=_names(data, "participants"),
+            state="running",
+            history=(),
+            version=None,
+        )
+    elif run is None:
+        return state
+    elif event.kind == "run.round":
+        run = replace(run, history=_with_round(run.history, data))
+    elif event.kind == "run.finished":
+        version = _integer(data, "version")
+        run = replace(
+            run,
+            state=_text(data, "state") or "finished",
+            version=run.version if version is None else version,
+        )
+    known[event.subject] = run
+    return replace(state, runs=tuple(known.values())[-RUNS_KEPT:])
+
+
+def _with_round(history: tuple[Round, ...], data: Mapping[str, JSON]) -> tuple[Round, ...]:
+    report = Round(
+        round=_integer(data, "round") or 0,
+        loss=_number(data, "loss"),
+        accuracy=_number(data, "accuracy"),
+        seconds=_number(data, "seconds") or 0.0,
+        clients=_names(data, "clients"),
+    )
+    rounds = {item.round: item for item in history} | {report.round: report}
+    return tuple(rounds[number] for number in sorted(rounds))
+
+
+def _contribution_event(state: DashboardState, event: Event) -> DashboardState:
+    stage, data = event.kind.partition(".")[2], event.data
+    view = next((item for item in state.contributions if item.id == event.subject), None)
+    if view is None:
+        if stage not in _RANK:
+            return state
+        view = ContributionView(
+            id=event.subject,
+            kind=_text(data, "kind"),
+            author=_text(data, "author"),
+            note=_text(data, "note"),
+            state=stage,
+            value=None,
+            reward=None,
+            reason=None,
+            created=event.time,
+        )
+    if stage == "confirmed":
+        account = _text(data, "account")
+        waiting = tuple(name for name in view.waiting if name != account)
+        return _with_contribution(state, replace(view, waiting=waiting))
+    if stage not in _RANK or _RANK[stage] < _RANK[view.state]:
+        return state
+    value = _number(data, "value")
+    view = replace(
+        view,
+        state=stage,
+        value=view.value if value is None else value,
+        reward=_text(data, "reward") or view.reward,
+        reason=_text(data, "reason") or view.reason,
+    )
+    return _with_contribution(state, view)
+
+
+def _with_contribution(state: DashboardState, view: ContributionView) -> DashboardState:
+    if any(item.id == view.id for item in state.contributions):
+        items = tuple(view if item.id == view.id else item for item in state.contributions)
+    else:
+        items = (view, *state.contributions)
+    return replace(state, contributions=items)
+
+
+def _version_created(state: DashboardState, event: Event) -> DashboardState:
+    number = _integer(event.data, "number")
+    if number is None or any(version.number == number for version in state.versions):
+        return state
+    point = VersionPoint(
+        number=number,
+        author=_text(event.data, "author"),
+        accuracy=_number(event.data, "accuracy"),
+    )
+    versions = sorted((*state.versions, point), key=lambda version: version.number)
+    return replace(state, versions=tuple(versions))
+
+
+def _head_changed(state: DashboardState, event: Event) -> DashboardState:
+    number, held_out = _integer(event.data, "number"), _number(event.data, "accuracy")
+    versions = tuple(
+        replace(item, held_out=held_out) if item.number == number else item
+        for item in state.versions
+    )
+    return replace(state, head=number, versions=versions)
+
+
+# -- reading event data -------------------------------------------------------------------------
+
+
+def _text(data: Mapping[str, JSON], key: str) -> str:
+    value = data.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(data: Mapping[str, JSON], key: str) -> float | None:
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def _integer(data: Mapping[str, JSON], key: str) -> int | None:
+    value = data.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _names(data: Mapping[str, JSON], key: str) -> tuple[str, ...]:
+    value = data.get(key)
+    if not isinstance(value, list | tuple):
+        return ()
+    return tuple(item for item in value if isinstance(item, str))
+
+
+def _amounts(data: Mapping[str, JSON]) -> dict[str, int]:
+    """Return what an entry adds to each account, in units of 10^-18 NXS."""
+    value = data.get("amounts")
+    if not isinstance(value, dict):
+        return {}
+    return {
+        account: parse_nxs(amount, signed=True)
+        for account, amount in value.items()
+        if isinstance(amount, str)
+    }
+
+
+def _minted(data: Mapping[str, JSON]) -> int:
+    """Return how many units an entry created: what people got and nobody gave."""
+    people = (units for account, units in _amounts(data).items() if not account.startswith("nx:"))
+    return max(0, sum(people))
