@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--idle-seconds", type=float, help="end when nobody used the hub for so long"
     )
+    parser.add_argument("--upload-limit", type=int, help="largest object accepted, in bytes")
     parser.add_argument("--dashboard", type=Path, help="notebook to serve as the dashboard")
     parser.add_argument(
         "--kernel-grace",
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             port=options.port,
             port_retries=options.port_retries,
             idle_seconds=options.idle_seconds,
+            upload_limit=options.upload_limit,
             dashboard=options.dashboard,
             kernel_grace=options.kernel_grace,
             warm_kernel=not options.no_warm_kernel,

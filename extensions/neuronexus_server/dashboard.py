@@ -45,18 +45,26 @@ _POLICY = (
 )
 
 
+class NotebookFolder(AsyncLargeFileManager):
+    """The folder of the dashboard's notebook; what is packaged needs no signature."""
+
+    def mark_trusted_cells(self, nb: Any, path: str = "") -> None:
+        """Leave the cells as they are: Voila runs them anew for every visitor."""
+
+
 class DashboardPage(ForMembers, TornadoVoilaHandler):
     """Renders the dashboard with a kernel of the visitor's own."""
 
-    def initialize(self, notebook: Path, **kwargs: Any) -> None:
+    def initialize(self, notebook: Path, folder: NotebookFolder, **kwargs: Any) -> None:
         """Take the notebook and Voila's configuration."""
         super().initialize(notebook_path=notebook.name, **kwargs)
         self._notebook = notebook
+        self._folder = folder
 
     @property
-    def contents_manager(self) -> AsyncLargeFileManager:
+    def contents_manager(self) -> NotebookFolder:
         """Read the notebook from where it is, not from the server's own folder."""
-        return AsyncLargeFileManager(parent=self.serverapp, root_dir=str(self._notebook.parent))
+        return self._folder
 
     @property
     def content_security_policy(self) -> str:
@@ -114,6 +122,7 @@ def dashboard_handlers(server: ServerApp, notebook: Path) -> list[tuple[str, Any
     static_paths = collect_static_paths(["voila", "nbconvert"], configuration.template)
     page = {
         "notebook": notebook,
+        "folder": NotebookFolder(parent=server, root_dir=str(notebook.parent)),
         "config": server.config,
         "template_paths": template_paths,
         "voila_configuration": configuration,

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 RECORD_LIMIT = 2 * MIB
 """Largest JSON body of a request, in bytes."""
 
-# A body that is a little too large is read and thrown away, because a client that is cut off
-# while it writes may not see the answer; one that is much too large is cut off.
+# A body that is too large is read and thrown away, because a client that is cut off while it
+# writes may not see the answer; one that is twice too large is cut off all the same.
 _OVERRUN = 16 * MIB
 _CHUNK = MIB
 
@@ -117,7 +117,7 @@ class ProblemHandler(ForMembers, JupyterHandler):
         self.body = bytearray()
         self._received = 0
         self._limit = self.prepare_limit()
-        self.request.connection.set_max_body_size(self._limit + _OVERRUN)
+        self.request.connection.set_max_body_size(self._limit + max(self._limit, _OVERRUN))
         await super().prepare()
         context_of(self).touch()
         if not self.check_origin():

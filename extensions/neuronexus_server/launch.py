@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ class Options:
         Where to listen, and how many further ports to try.
     idle_seconds
         End after so long without requests, streams, kernels and evaluations; None for never.
+    upload_limit
+        Largest object accepted, in bytes; as the settings say by default.
     dashboard
         Notebook to serve in place of the packaged one.
     kernel_grace
@@ -60,6 +62,7 @@ class Options:
     port: int = 8765
     port_retries: int = 50
     idle_seconds: float | None = None
+    upload_limit: int | None = None
     dashboard: Path | None = None
     kernel_grace: float = 60.0
     warm_kernel: bool = True
@@ -74,6 +77,8 @@ def serve(options: Options) -> int:
         Exit status: 0, or `BUSY` when another process holds the hub's database.
     """
     settings = Settings.load(options.home)
+    if options.upload_limit is not None:
+        settings = replace(settings, upload_limit=options.upload_limit)
     try:
         hub = _open(settings)
     except HubUnavailableError as error:
@@ -139,6 +144,7 @@ class _HubServer:
 
         app = ServerApp.instance(config=self._config())
         app.no_browser_open_file = True
+        logging.getLogger("tornado.general").addFilter(_is_news)
         app.initialize(argv=[], find_extensions=False)
         self._context = HubContext(self._hub, upload_limit=self._settings.upload_limit)
         attach(app, self._context, dashboard=self._options.dashboard)
@@ -262,6 +268,12 @@ def _skip_slow_import() -> None:
     # jsonschema, which Jupyter's events use, builds a grammar of web addresses at its import if
     # this package is there: two seconds for a format that no schema of Jupyter's names.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Jupyter gives its ping times in milliseconds to Tornado, which takes them for seconds and
+    # says of every WebSocket that they do not fit together.
+    return "websocket_ping_timeout" not in record.getMessage()
 
 
 def _log_faults(handler: RequestHandler) -> None:

@@ -26,8 +26,8 @@ Mode = Literal["login", "register"]
 SIGN_IN = "neuronexus/auth"
 DASHBOARD = "neuronexus/dashboard"
 _POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; "
-    "prefetch-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'self'"
 )
 
 
@@ -102,7 +102,7 @@ class SignInPage(Page):
 
     def onward(self) -> str:
         """Return where to go after the sign-in: a path of this server, the dashboard if none."""
-        path = self.get_argument("next", "")
+        path = self.get_argument("next", "").rstrip("?")
         local = path.startswith(self.base_url) and not path.startswith(("//", "/\\"))
         safe = local and "\\" not in path and path.isprintable()
         return path if safe else self.base_url + DASHBOARD

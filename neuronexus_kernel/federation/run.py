@@ -126,13 +126,15 @@ def train(
     if clients_per_round is not None:
         size = _whole("clients_per_round", clients_per_round, 1, len(clients))
     data = [client.dataset for client in clients.values()]
-    recipe = _recipe(recipe, strategy, [*data, *([validation] if validation else [])])
+    _check_validation(validation)
+    recipe = _recipe(recipe, strategy, data if validation is None else [*data, validation])
     if isinstance(strategy, Strategy):
         check_strategy_object(strategy, cohort_size=size)
     plan = make_plan(recipe.architecture, clients=size, executor=executor, dtype=dtype)
     start = _starting_weights(recipe, initial_weights, seed, dtype)
-    measured = validation or _sample(data, seed)
-    evaluator = Evaluator(recipe.architecture, measured) if evaluate_every else None
+    evaluator = None
+    if evaluate_every:
+        evaluator = Evaluator(recipe.architecture, validation or _sample(data, seed))
     names = {client.partition_id: name for name, client in clients.items()}
     nodes = {FIRST_NODE + client.partition_id: client for client in clients.values()}
     with _progress(rounds, shown=progress) as show:
@@ -207,6 +209,13 @@ def _clients(dataset: object, partition: Partition | None, seed: int) -> dict[st
         if not isinstance(share, Dataset):
             raise DatasetError(f"{name} must be a Dataset, not a {type(share).__name__}.")
     return {name: Client(place, share) for place, (name, share) in enumerate(named.items())}
+
+
+def _check_validation(validation: object) -> None:
+    from neuronexus_kernel.datasets import Dataset
+
+    if validation is not None and not isinstance(validation, Dataset):
+        raise DatasetError(f"validation must be a Dataset, not a {type(validation).__name__}.")
 
 
 def _recipe(recipe: Recipe, strategy: object, data: Sequence[Dataset]) -> Recipe:

@@ -185,10 +185,10 @@ def check_password(password: str, name: str) -> None:
             f"The password is too short: use at least {MIN_PASSWORD} characters, for example "
             "three or four unrelated words."
         )
-    lowered = password.lower()
-    words = (name, *_COMMON)
-    rest = min(len(lowered.replace(word, "")) for word in words)
-    if len(set(lowered)) < 5 or rest < MIN_PASSWORD // 2:
+    rest = password.lower()
+    for word in (name, *_COMMON):
+        rest = rest.replace(word, "")
+    if len(set(password)) < 5 or len(rest) < MIN_PASSWORD // 2:
         raise InvalidInputError(
             "The password is too easy to guess: use three or four unrelated words."
         )

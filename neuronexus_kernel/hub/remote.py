@@ -56,6 +56,8 @@ T = TypeVar("T")
 _REPEATABLE = frozenset(
     {"create_project", "start_run", "record_round", "finish_run", "submit", "confirm"}
 )
+# What a server or a proxy cuts off without a word of explanation is larger than this.
+_LARGE = 1024 * 1024
 _PAUSES = (0.1, 0.5, 2.0, 5.0)
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # The server pings every 15 seconds; three missed pings mean that it is gone.
@@ -347,7 +349,7 @@ class RemoteHub:
         except requests.RequestException as error:
             raise self._unreachable(error) from error
         if response.status_code >= 300:
-            raise self._problem(response.status_code, response.content)
+            raise self._problem(response.status_code, response.content, sent=len(body or b""))
         return response.content
 
     def _connections(self) -> requests.Session:
@@ -364,12 +366,12 @@ class RemoteHub:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 
-    def _problem(self, status: int, content: bytes) -> NeuroNexusError:
+    def _problem(self, status: int, content: bytes, *, sent: int = 0) -> NeuroNexusError:
         try:
             document = msgspec.json.decode(content, type=_Problem)
         except msgspec.MsgspecError:
-            if status == 413:
-                return QuotaError("The hub does not accept an object of this size.")
+            if status in (400, 413) and sent > _LARGE:
+                return QuotaError(f"The hub does not accept an object of {sent} bytes.")
             return HubUnavailableError(
                 f"{self._address} answered {status}, but not as a NeuroNexus hub would. "
                 "Check the address."

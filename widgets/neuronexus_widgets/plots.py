@@ -1,19 +1,195 @@
 """The charts: bqplot figures in the house style that change in place.
 
-Each chart takes new values by `update` and sends only what changed.
+Each chart takes new values by `update` and sends nothing when they are the ones it shows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from datetime import datetime
 
 import bqplot as bq
 import ipywidgets as widgets
 import numpy as np
+from numpy.typing import NDArray
 
 from neuronexus_widgets.theme import PALETTE
+from neuronexus_widgets.words import MINUS
 
-_MARGIN = {"top": 12, "bottom": 30, "left": 46, "right": 18}
+Curve = tuple[Sequence[float], Sequence[float]]
+
+_MARGIN = {"top": 10, "bottom": 26, "left": 48, "right": 16}
+_UNITS = ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d"))
+
+
+class RoundChart:
+    """Accuracy over the rounds of a run, with earlier runs faint behind it.
+
+    Parameters
+    ----------
+    height
+        Least height, in pixels.
+    """
+
+    def __init__(self, *, height: int = 170) -> None:
+        self.x, self.y = bq.LinearScale(min=0, max=10), bq.LinearScale(min=0, max=1)
+        scales = {"x": self.x, "y": self.y}
+        self.past = _line(scales, "muted", opacities=[0.3], stroke_width=1.2)
+        self.line = _line(
+            scales, "accent", fill="bottom", fill_colors=[PALETTE["accent"]], fill_opacities=[0.09]
+        )
+        self.tip = _dots(scales, "accent", 44)
+        self.across, self.up = _axis(self.x), _axis(self.y, vertical=True, tick_format=".0%")
+        self.widget = _figure([self.past, self.line, self.tip], [self.across, self.up], height)
+        self._shown: object = None
+
+    def update(self, curve: Curve, *, rounds: int = 0, past: Sequence[Curve] = ()) -> None:
+        """Draw new values.
+
+        Parameters
+        ----------
+        curve
+            Rounds and accuracies, of equal length.
+        rounds
+            How many rounds the run will have.
+        past
+            Curves of earlier runs.
+        """
+        shown = (_frozen(curve), rounds, tuple(_frozen(old) for old in past))
+        if shown == self._shown:
+            return
+        self._shown = shown
+        x, y = curve
+        seen = [value for _, values in (curve, *past) for value in values]
+        _fit(self.y, self.up, ticks(min(seen, default=0.0), max(seen, default=1.0), most=4))
+        end = max([rounds, *x, *(old[-1] for old, _ in past if old)], default=1)
+        _fit(self.x, self.across, ticks(0, max(end, 2), most=6, least=1), end=max(end, 2))
+        _give(self.line, x, y)
+        _give(self.tip, x[-1:], y[-1:])
+        _give(self.past, *_rectangles(past))
+
+
+class VersionChart:
+    """Accuracy of each model version; those that became the head stand out.
+
+    Parameters
+    ----------
+    height
+        Least height, in pixels.
+    """
+
+    def __init__(self, *, height: int = 150) -> None:
+        self.x, self.y = bq.LinearScale(min=-0.5, max=1.5), bq.LinearScale(min=0, max=1)
+        scales = {"x": self.x, "y": self.y}
+        self.line = _line(scales, "accent", opacities=[0.6], stroke_width=1.6)
+        self.all = _dots(scales, "accent", 44)
+        self.heads = _dots(scales, "gold", 80, marker="diamond")
+        self.across, self.up = _axis(self.x), _axis(self.y, vertical=True, tick_format=".0%")
+        self.widget = _figure([self.line, self.all, self.heads], [self.across, self.up], height)
+        self._shown: object = None
+
+    def update(self, curve: Curve, *, heads: Curve = ((), ())) -> None:
+        """Draw all versions, and those that became the head with their held-out accuracy.
+
+        Parameters
+        ----------
+        curve, heads
+            Numbers of versions and accuracies, of equal length.
+        """
+        shown = (_frozen(curve), _frozen(heads))
+        if shown == self._shown:
+            return
+        self._shown = shown
+        numbers, values = [*curve[0], *heads[0]], [*curve[1], *heads[1]]
+        marks = ticks(min(values, default=0.0), max(values, default=1.0), most=4, least=0.005)
+        self.up.tick_format = ".0%" if marks[1] - marks[0] >= 0.01 else ".1%"
+        _fit(self.y, self.up, marks)
+        low = min(numbers, default=0)
+        high = max([*numbers, low + 1])
+        inside = [mark for mark in ticks(low, high, most=9, least=1) if low <= mark <= high]
+        self.across.tick_values = np.array(inside)
+        with self.x.hold_sync():
+            self.x.min, self.x.max = low - 0.4, high + 0.4
+        for mark in (self.line, self.all):
+            _give(mark, *curve)
+        _give(self.heads, *heads)
+
+
+class BalanceChart:
+    """A balance over time, drawn as steps that end now.
+
+    Parameters
+    ----------
+    height
+        Least height, in pixels.
+    """
+
+    def __init__(self, *, height: int = 130) -> None:
+        self.x, self.y = bq.LinearScale(min=-60, max=0), bq.LinearScale(min=0, max=1)
+        scales = {"x": self.x, "y": self.y}
+        self.line = _line(
+            scales,
+            "gold",
+            interpolation="step-after",
+            fill="bottom",
+            fill_colors=[PALETTE["gold"]],
+            fill_opacities=[0.08],
+        )
+        self.tip = _dots(scales, "gold", 44)
+        self.across, self.up = _axis(self.x), _axis(self.y, vertical=True, tick_format="~s")
+        self.widget = _figure([self.line, self.tip], [self.across, self.up], height)
+        self._shown: object = None
+
+    def update(self, times: Sequence[datetime], balances: Sequence[float], now: datetime) -> None:
+        """Draw the balance after each entry; time moves on the axis every half minute.
+
+        Parameters
+        ----------
+        times, balances
+            When, oldest first, and the balance from then on, of equal length.
+        now
+            Right end of the chart.
+        """
+        shown = (tuple(times), tuple(balances), int(now.timestamp() // 30))
+        if shown == self._shown or not times:
+            return
+        self._shown = shown
+        ages = [min(0.0, (time - now).total_seconds()) for time in times]
+        span = max(60.0, -1.08 * ages[0])
+        x, y = [-span, *ages, 0.0], [0.0, *balances, balances[-1]]
+        _fit(self.y, self.up, ticks(min(0.0, *y), max(y), most=3))
+        seconds, unit = next(item for item in reversed(_UNITS) if span >= 2 * item[0])
+        marks = [mark for mark in ticks(-span / seconds, 0, most=4) if mark * seconds >= -span]
+        self.across.tick_labels = {
+            f"{mark * seconds:g}": f"{MINUS}{-mark:g} {unit}" if mark else "now" for mark in marks
+        }
+        self.across.tick_values = np.array(marks) * seconds
+        self.x.min = -span
+        _give(self.line, x, y)
+        _give(self.tip, [0.0], y[-1:])
+
+
+def ticks(low: float, high: float, *, most: int = 5, least: float = 0.0) -> list[float]:
+    """Return round numbers from at or below `low` to at or above `high`, evenly spaced.
+
+    Parameters
+    ----------
+    low, high
+        What the numbers must enclose.
+    most
+        How many steps at most, about.
+    least
+        Smallest step.
+    """
+    step = max((high - low) / most, least, 1e-12)
+    power: float = 10.0 ** math.floor(math.log10(step))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
+
+
+# -- parts --------------------------------------------------------------------------------------
 
 
 def _figure(marks: list[bq.Mark], axes: list[bq.Axis], height: int) -> bq.Figure:
@@ -21,15 +197,14 @@ def _figure(marks: list[bq.Mark], axes: list[bq.Axis], height: int) -> bq.Figure
         marks=marks,
         axes=axes,
         fig_margin=_MARGIN,
-        animation_duration=0,
         min_aspect_ratio=0.1,
         max_aspect_ratio=40,
         background_style={"fill": "transparent"},
-        layout=widgets.Layout(width="100%", height=f"{height}px", min_width="0"),
+        layout=widgets.Layout(width="100%", height="100%", min_width="0", min_height=f"{height}px"),
     )
 
 
-def _axis(scale: bq.Scale, *, vertical: bool = False, tick_format: str = "") -> bq.Axis:
+def _axis(scale: bq.Scale, *, vertical: bool = False, tick_format: str = "d") -> bq.Axis:
     return bq.Axis(
         scale=scale,
         orientation="vertical" if vertical else "horizontal",
@@ -39,215 +214,54 @@ def _axis(scale: bq.Scale, *, vertical: bool = False, tick_format: str = "") -> 
         label_color=PALETTE["muted"],
         tick_style={"fill": PALETTE["muted"], "font-size": "11px"},
         tick_format=tick_format,
-        num_ticks=5,
     )
 
 
-def bounds(
-    values: Sequence[float],
-    *,
-    floor: float | None = None,
-    ceiling: float | None = None,
-    least: float = 0.05,
-) -> tuple[float, float]:
-    """Return round limits of an axis that hold all values with some room.
-
-    Parameters
-    ----------
-    values
-        What must be seen; may be empty.
-    floor, ceiling
-        Never go beyond these.
-    least
-        Smallest distance between the limits.
-    """
-    if not values:
-        return (floor or 0.0, 1.0 if ceiling is None else ceiling)
-    low, high = min(values), max(values)
-    room = max((high - low) * 0.12, (least - (high - low)) / 2, 0.0)
-    low, high = low - room, high + room
-    if ceiling is not None and high > ceiling:
-        low, high = min(low, ceiling - least), ceiling
-    if floor is not None and low < floor:
-        low, high = floor, max(high, floor + least)
-    return (low, high)
+def _line(scales: dict[str, bq.Scale], colour: str, **looks: object) -> bq.Lines:
+    looks = {"stroke_width": 2.4, **looks}
+    return bq.Lines(x=[], y=[], scales=scales, colors=[PALETTE[colour]], **looks)
 
 
-class CurveChart:
-    """A curve that grows, over faint curves of the past.
-
-    Parameters
-    ----------
-    colour
-        Name of a colour of the palette.
-    tick_format
-        How values are written, in d3's notation.
-    height
-        In pixels.
-    ceiling
-        Largest value that makes sense, or None.
-    """
-
-    def __init__(
-        self,
-        colour: str,
-        *,
-        tick_format: str = ".0%",
-        height: int = 200,
-        ceiling: float | None = 1.0,
-        step: bool = False,
-    ) -> None:
-        self._ceiling = ceiling
-        self.x, self.y = bq.LinearScale(min=1, max=10), bq.LinearScale(min=0, max=1)
-        scales = {"x": self.x, "y": self.y}
-        interpolation = "step-after" if step else "linear"
-        self.past = bq.Lines(
-            x=[], y=[], scales=scales, colors=[PALETTE["muted"]], opacities=[0.28], stroke_width=1.2
-        )
-        self.line = bq.Lines(
-            x=[],
-            y=[],
-            scales=scales,
-            colors=[PALETTE[colour]],
-            stroke_width=2.4,
-            interpolation=interpolation,
-            fill="bottom",
-            fill_colors=[PALETTE[colour]],
-            fill_opacities=[0.08],
-        )
-        self.tip = bq.Scatter(
-            x=[],
-            y=[],
-            scales=scales,
-            colors=[PALETTE[colour]],
-            default_size=46,
-            stroke=PALETTE["panel"],
-            stroke_width=2,
-        )
-        self.horizontal = _axis(self.x, tick_format="d")
-        self.widget = _figure(
-            [self.past, self.line, self.tip],
-            [self.horizontal, _axis(self.y, vertical=True, tick_format=tick_format)],
-            height,
-        )
-        self._shown: tuple[object, ...] = ()
-
-    def update(
-        self,
-        x: Sequence[float],
-        y: Sequence[float],
-        *,
-        last: float | None = None,
-        past: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
-    ) -> None:
-        """Draw new values.
-
-        Parameters
-        ----------
-        x, y
-            The curve, of equal length.
-        last
-            Right end of the axis; by default the last value of `x`.
-        past
-            Older curves, drawn faint.
-        """
-        shown = (tuple(x), tuple(y), last, tuple((tuple(a), tuple(b)) for a, b in past))
-        if shown == self._shown:
-            return
-        self._shown = shown
-        self.y.min, self.y.max = bounds(
-            [*y, *(value for _, old in past for value in old)], floor=0.0, ceiling=self._ceiling
-        )
-        first = min([*x[:1], *(old[0] for old, _ in past if old)], default=1)
-        self.x.min, self.x.max = float(first), float(max([last or 0, first + 1, *x]))
-        with self.line.hold_sync():
-            self.line.x, self.line.y = np.array(x, float), np.array(y, float)
-        with self.tip.hold_sync():
-            self.tip.x, self.tip.y = np.array(x[-1:], float), np.array(y[-1:], float)
-        with self.past.hold_sync():
-            self.past.x, self.past.y = _padded(past)
+def _dots(
+    scales: dict[str, bq.Scale], colour: str, size: int, *, marker: str = "circle"
+) -> bq.Scatter:
+    return bq.Scatter(
+        x=[],
+        y=[],
+        scales=scales,
+        colors=[PALETTE[colour]],
+        default_size=size,
+        marker=marker,
+        stroke=PALETTE["panel"],
+        stroke_width=2,
+    )
 
 
-class VersionChart:
-    """Accuracy of each model version; those that became the head stand out.
-
-    Parameters
-    ----------
-    height
-        In pixels.
-    """
-
-    def __init__(self, *, height: int = 180) -> None:
-        self.x, self.y = bq.LinearScale(min=-0.5, max=1.5), bq.LinearScale(min=0, max=1)
-        scales = {"x": self.x, "y": self.y}
-        self.line = bq.Lines(
-            x=[], y=[], scales=scales, colors=[PALETTE["accent"]], stroke_width=1.6, opacities=[0.6]
-        )
-        self.all = bq.Scatter(
-            x=[],
-            y=[],
-            scales=scales,
-            colors=[PALETTE["accent"]],
-            default_size=40,
-            stroke=PALETTE["panel"],
-            stroke_width=2,
-        )
-        self.heads = bq.Scatter(
-            x=[],
-            y=[],
-            scales=scales,
-            colors=[PALETTE["gold"]],
-            default_size=72,
-            marker="diamond",
-            stroke=PALETTE["panel"],
-            stroke_width=2,
-        )
-        self.horizontal = _axis(self.x, tick_format="d")
-        self.widget = _figure(
-            [self.line, self.all, self.heads],
-            [self.horizontal, _axis(self.y, vertical=True, tick_format=".1%")],
-            height,
-        )
-        self._shown: tuple[object, ...] = ()
-
-    def update(
-        self,
-        numbers: Sequence[int],
-        accuracies: Sequence[float],
-        *,
-        heads: Sequence[tuple[int, float]] = (),
-    ) -> None:
-        """Draw all versions, and those that became the head with their held-out accuracy."""
-        shown = (tuple(numbers), tuple(accuracies), tuple(heads))
-        if shown == self._shown:
-            return
-        self._shown = shown
-        values = [*accuracies, *(value for _, value in heads)]
-        self.y.min, self.y.max = bounds(values, floor=0.0, ceiling=1.0, least=0.02)
-        marked = [*numbers, *(number for number, _ in heads)]
-        low, high = min(marked, default=0), max(marked, default=1)
-        self.x.min, self.x.max = low - 0.5, max(high, low + 1) + 0.5
-        self.horizontal.tick_values = np.array(_whole_steps(low, max(high, low + 1)))
-        for mark in (self.line, self.all):
-            with mark.hold_sync():
-                mark.x, mark.y = np.array(numbers, float), np.array(accuracies, float)
-        with self.heads.hold_sync():
-            self.heads.x = np.array([number for number, _ in heads], float)
-            self.heads.y = np.array([value for _, value in heads], float)
+def _fit(
+    scale: bq.LinearScale, axis: bq.Axis, marks: Sequence[float], *, end: float | None = None
+) -> None:
+    """Let an axis run from the first to the last of the marks, or to `end`."""
+    last = marks[-1] if end is None else end
+    axis.tick_values = np.array([mark for mark in marks if mark <= last])
+    with scale.hold_sync():
+        scale.min, scale.max = marks[0], last
 
 
-def _whole_steps(low: int, high: int, most: int = 9) -> list[int]:
-    step = max(1, -(-(high - low) // most))
-    return list(range(low, high + 1, step))
+def _give(mark: bq.Mark, x: object, y: object) -> None:
+    with mark.hold_sync():
+        mark.x, mark.y = np.array(x, float), np.array(y, float)
 
 
-def _padded(
-    curves: Sequence[tuple[Sequence[float], Sequence[float]]],
-) -> tuple[np.ndarray, np.ndarray]:
+def _frozen(curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(curve[0]), tuple(curve[1])
+
+
+def _rectangles(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return curves of unequal length as two rectangles, the last point repeated."""
     curves = [curve for curve in curves if curve[0]]
     if not curves:
         return np.zeros(0), np.zeros(0)
     length = max(len(x) for x, _ in curves)
     rows = [[[*part, *[part[-1]] * (length - len(part))] for part in curve] for curve in curves]
-    return np.array([row[0] for row in rows], float), np.array([row[1] for row in rows], float)
+    both = np.array(rows, float)
+    return both[:, 0], both[:, 1]

@@ -93,9 +93,9 @@ def _accuracy(state: DashboardState) -> Figure:
         return Figure("Held-out accuracy", DASH, "", "no model yet")
     if head.held_out is None:
         return Figure("Held-out accuracy", DASH, "", "measured with the first better model")
-    first = next((v.held_out for v in state.versions if v.held_out is not None), None)
-    gained = head.held_out - first if first is not None else 0.0
-    hint = f"+{gained * 100:.1f} points since the first head" if gained > 0 else "of the head model"
+    first = next(item for item in state.versions if item.held_out is not None)
+    gained = 100 * (head.held_out - (first.held_out or 0.0))
+    hint = f"+{gained:.1f} points since v{first.number}" if gained > 0 else "of the head model"
     return Figure("Held-out accuracy", percent(head.held_out), "", hint)
 
 

@@ -51,7 +51,8 @@ class Header:
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show who, what and whether live."""
         self._line.value = (
-            f'<div>{MARK}<span class="nx-wordmark">NeuroNexus</span>{self._project(state)}'
+            f'<div class="nx-line">{MARK}<span class="nx-wordmark">NeuroNexus</span>'
+            f"{self._project(state)}"
             f'<span class="nx-live" data-state="{self.connection}" role="status"><i></i>'
             f"{_WORDS[self.connection]}</span>{self._visitor(state)}</div>"
         )

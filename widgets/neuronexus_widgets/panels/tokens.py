@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from neuronexus_kernel.ledger.amounts import UNITS
 from neuronexus_widgets.panels import empty, frame, text
-from neuronexus_widgets.plots import CurveChart
+from neuronexus_widgets.plots import BalanceChart
 from neuronexus_widgets.state import DashboardState, TokenEntry
 from neuronexus_widgets.theme import icon
-from neuronexus_widgets.words import KIND_WORDS, escape, nxs, when
+from neuronexus_widgets.words import KIND_WORDS, escape, moment, nxs, when
 
 _LATEST = 6
 
@@ -18,7 +19,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self.title = text("nx-tokens-title")
-        self.chart = CurveChart("gold", height=150, tick_format="~s", ceiling=None, step=True)
+        self.chart = BalanceChart()
         self._chart = frame([self.chart.widget], "nx-chart")
         self.entries = text("nx-entries")
         self.widget = frame(
@@ -34,8 +35,8 @@ class Tokens:
             self.entries.value = _nothing(state)
             return
         self._chart.layout.display = None
-        balances = [0.0, *(entry.balance / 10**18 for entry in state.tokens)]
-        self.chart.update(list(range(len(balances))), balances)
+        times = [moment(entry.time) or now for entry in state.tokens]
+        self.chart.update(times, [entry.balance / UNITS for entry in state.tokens], now)
         latest = reversed(state.tokens[-_LATEST:])
         lines = "".join(_line(entry, state, now) for entry in latest)
         self.entries.value = f'<ul class="nx-list">{lines}</ul>'

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from neuronexus_widgets.panels import empty, frame, text
-from neuronexus_widgets.plots import CurveChart, VersionChart
+from neuronexus_widgets.plots import Curve, RoundChart, VersionChart
 from neuronexus_widgets.state import DashboardState, RunView
 from neuronexus_widgets.words import count, escape, percent
 
@@ -18,7 +19,7 @@ class Training:
 
     def __init__(self) -> None:
         self.facts = text("nx-run")
-        self.chart = CurveChart("accent", height=190)
+        self.chart = RoundChart()
         self._chart = frame([self.chart.widget], "nx-chart")
         self.widget = frame([self.facts, self._chart], "nx-panel", "nx-training")
 
@@ -32,8 +33,7 @@ class Training:
         self._chart.layout.display = None
         self.facts.value = _title(_standing(run)) + _facts(run) + _progress(run)
         past = [_curve(old) for old in state.runs[-1 - _PAST : -1]]
-        rounds, accuracies = _curve(run)
-        self.chart.update(rounds, accuracies, last=run.rounds or None, past=past)
+        self.chart.update(_curve(run), rounds=run.rounds, past=past)
 
 
 class Versions:
@@ -41,16 +41,16 @@ class Versions:
 
     def __init__(self) -> None:
         self.title = text("nx-versions-title")
-        self.chart = VersionChart(height=170)
+        self.chart = VersionChart()
         self._chart = frame([self.chart.widget], "nx-chart")
         self.widget = frame([self.title, self._chart], "nx-panel", "nx-versions")
 
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show all versions."""
-        seen = [(v.number, v.accuracy) for v in state.versions if v.accuracy is not None]
-        heads = [(v.number, v.held_out) for v in state.versions if v.held_out is not None]
+        seen = _points((v.number, v.accuracy) for v in state.versions)
+        heads = _points((v.number, v.held_out) for v in state.versions)
         title = "<h2>Accuracy per version</h2>"
-        if not seen and not heads:
+        if not seen[0] and not heads[0]:
             hint = "Each training run that finishes makes one."
             self.title.value = title + empty("No trained version yet", hint)
             self._chart.layout.display = "none"
@@ -60,7 +60,7 @@ class Versions:
             '<div class="nx-facts"><span><b class="nx-accent">●</b> validation</span>'
             '<span><b class="nx-gold">◆</b> became the head, held out</span></div>'
         )
-        self.chart.update([n for n, _ in seen], [a for _, a in seen], heads=heads)
+        self.chart.update(seen, heads=heads)
 
 
 def _title(standing: str) -> str:
@@ -97,6 +97,10 @@ def _progress(run: RunView) -> str:
     return f'<div class="nx-progress"><i style="width:{share}%"></i></div>'
 
 
-def _curve(run: RunView) -> tuple[list[int], list[float]]:
-    known = [(item.round, item.accuracy) for item in run.history if item.accuracy is not None]
-    return [number for number, _ in known], [accuracy for _, accuracy in known]
+def _curve(run: RunView) -> Curve:
+    return _points((item.round, item.accuracy) for item in run.history)
+
+
+def _points(pairs: Iterable[tuple[int, float | None]]) -> Curve:
+    known = [(x, y) for x, y in pairs if y is not None]
+    return [x for x, _ in known], [y for _, y in known]

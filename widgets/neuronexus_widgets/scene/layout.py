@@ -18,7 +18,7 @@ GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 MEMBER_RADIUS = 3.4
 CLIENT_RADIUS = 5.2
 FLATNESS = 0.62
-CAPACITY = 512
+CAPACITY = 256
 """How many members and clients are drawn at most."""
 
 _CLIENT = re.compile(r"client (\d{1,6})")

@@ -21,7 +21,8 @@ from neuronexus_widgets.state import DashboardState
 from neuronexus_widgets.theme import PALETTE, rgb
 from neuronexus_widgets.words import count, escape
 
-WIDTH, HEIGHT = 960, 560
+WIDTH, HEIGHT = 1080, 720
+"""Size of the picture; the page scales it to fill its panel and crops what is over."""
 TURN = 120.0
 """Seconds of one turn of the scene while something happens."""
 LABELS = 24
@@ -132,9 +133,9 @@ class NetworkView:
         self._last_set = float("-inf")
         self._now = now
         size = layout.CAPACITY
-        self._nodes = _buffers(position=(size + 1, 3), look=(size + 1, 4))
-        self._links = _buffers(position=(2 * size, 3), color=(2 * size, 3))
-        self._flow = _buffers(position=(playback.SLOTS, 3), look=(playback.SLOTS, 4))
+        self._nodes = _squares(size + 1, position=3, look=4)
+        self._flow = _squares(playback.SLOTS, position=3, birth=1, look=4)
+        self._links = _lines(size)
         self._world = three.Group(name="world", children=self._objects())
         self.clock = Clock(self._world, "sparks", now)
         self._heading, self._legend = _overlay("nx-heading"), _overlay("nx-legend")
@@ -171,7 +172,7 @@ class NetworkView:
         nodes[1 : len(places) + 1] = places
         links = np.zeros((layout.CAPACITY, 2, 3), np.float32)
         links[: len(places), 1] = places
-        _set(self._nodes, "position", nodes)
+        _set(self._nodes, "position", _four(nodes))
         _set(self._links, "position", links.reshape(-1, 3))
 
     def _paint(
@@ -183,13 +184,13 @@ class NetworkView:
     ) -> None:
         looks = np.zeros((layout.CAPACITY + 1, 4), np.float32)
         links = np.zeros((layout.CAPACITY, 2, 3), np.float32)
-        looks[0] = (*rgb("gold"), 1.5)
+        looks[0] = (*rgb("gold"), 0.56)
         for name, online, training in people:
             row = self._rows.get(name)
             if row is None:
                 continue
             colour = "accent" if training else "green" if online else "muted"
-            looks[row + 1] = (*rgb(colour), 0.82 if training else 0.7)
+            looks[row + 1] = (*rgb(colour), 0.33 if training else 0.28)
             links[row] = _link(colour, 0.85 if training else 0.42 if online else 0.2)
         for index in range(clients):
             name = f"client {index}"
@@ -197,9 +198,9 @@ class NetworkView:
             if row is None:
                 continue
             picked = name in cohort
-            looks[row + 1] = (*rgb("violet"), 0.4 if picked else 0.26)
+            looks[row + 1] = (*rgb("violet"), 0.16 if picked else 0.11)
             links[row] = _link("violet", 0.5 if picked else 0.16 if active else 0.1)
-        _set(self._nodes, "look", looks)
+        _set(self._nodes, "look", _four(looks))
         _set(self._links, "color", links.reshape(-1, 3))
 
     def _name(self, names: list[str]) -> None:
@@ -207,7 +208,7 @@ class NetworkView:
         for name in added:
             label = _label(name)
             x, y, z = (float(part) for part in self._places[self._rows[name]])
-            label.position = (x, y - 0.62, z)
+            label.position = (x, y - 0.52, z)
             self._labels[name] = label
         if added:
             self._world.children = (*self._world.children, *(self._labels[n] for n in added))
@@ -238,9 +239,10 @@ class NetworkView:
         if not self.clock.running or self._now() - self._last_set > 6.0:
             self._sparks = playback.shift(self._sparks, self.clock.run())
             self._last_set = self._now()
-        ends, looks = playback.encode(self._sparks, self._places)
-        _set(self._flow, "position", ends)
-        _set(self._flow, "look", looks)
+        buffers = playback.encode(self._sparks, self._places)
+        _set(self._flow, "position", _four(buffers.ends))
+        _set(self._flow, "birth", _four(buffers.births))
+        _set(self._flow, "look", _four(buffers.looks))
 
     # -- parts --------------------------------------------------------------------------------
 
@@ -267,13 +269,13 @@ class NetworkView:
         )
         return [
             three.LineSegments(self._links, lines, name="links", frustumCulled=False),
-            three.Points(self._nodes, nodes, name="nodes", frustumCulled=False, renderOrder=1),
-            three.Points(self._flow, sparks, name="sparks", frustumCulled=False, renderOrder=2),
+            three.Mesh(self._nodes, nodes, name="nodes", frustumCulled=False, renderOrder=1),
+            three.Mesh(self._flow, sparks, name="sparks", frustumCulled=False, renderOrder=2),
         ]
 
     def _renderer(self) -> three.Renderer:
         camera = three.PerspectiveCamera(
-            position=(0.0, 4.4, 11.6), fov=42, aspect=WIDTH / HEIGHT, near=0.1, far=100
+            position=(0.0, 4.0, 10.6), fov=44, aspect=WIDTH / HEIGHT, near=0.1, far=100
         )
         camera.lookAt((0.0, 0.0, 0.0))
         controls = three.OrbitControls(
@@ -295,13 +297,36 @@ class NetworkView:
         )
 
 
-def _buffers(**shapes: tuple[int, int]) -> three.BufferGeometry:
+def _squares(count: int, **widths: int) -> three.BufferGeometry:
+    """Return a geometry of squares: four corners each, every attribute the same at all four."""
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float32)
+    faces = np.array([0, 1, 2, 0, 2, 3], np.uint16)
+    starts = 4 * np.arange(count, dtype=np.uint16)
+    attributes: dict[str, NDArray[np.generic]] = {
+        name: np.zeros((4 * count, width) if width > 1 else 4 * count, np.float32)
+        for name, width in widths.items()
+    }
+    attributes["corner"] = np.tile(corners, (count, 1))
+    attributes["index"] = (starts[:, None] + faces).ravel()
+    return _geometry(attributes)
+
+
+def _lines(count: int) -> three.BufferGeometry:
+    ends = np.zeros((2 * count, 3), np.float32)
+    return _geometry({"position": ends, "color": ends})
+
+
+def _geometry(attributes: dict[str, NDArray[np.generic]]) -> three.BufferGeometry:
     return three.BufferGeometry(
         attributes={
-            name: three.BufferAttribute(np.zeros(shape, np.float32), normalized=False)
-            for name, shape in shapes.items()
+            name: three.BufferAttribute(values.copy(), normalized=False)
+            for name, values in attributes.items()
         }
     )
+
+
+def _four(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.repeat(values, 4, axis=0)
 
 
 def _set(geometry: three.BufferGeometry, name: str, values: NDArray[np.float32]) -> None:
@@ -319,9 +344,16 @@ def _link(colour: str, strength: float) -> NDArray[np.float32]:
 def _label(name: str) -> three.Sprite:
     """Return a name as a picture; its texture is a square as wide as the text."""
     text = name if len(name) <= 16 else name[:15] + "…"
-    texture = three.TextTexture(string=text, color=PALETTE["text"], size=44, fontFace="monospace")
+    texture = three.TextTexture(
+        string=text,
+        color=PALETTE["text"],
+        size=44,
+        fontFace="monospace",
+        minFilter="LinearFilter",
+        generateMipmaps=False,
+    )
     material = three.SpriteMaterial(map=texture, transparent=True, depthTest=False, opacity=0.92)
-    side = 0.19 * len(text)
+    side = 0.165 * len(text)
     return three.Sprite(material, scale=(side, side, 1.0), renderOrder=3)
 
 

@@ -22,8 +22,10 @@ HUB = -1
 """Row of the hub in place of a node's row."""
 SLOTS = 512
 """How many sparks can be alive at once."""
-TRAIL = 5
-"""Sparks that follow each other as one comet."""
+TRAIL = 4
+"""Sparks that follow each other as one comet, fewer in a large cohort."""
+PER_ROUND = 96
+"""How many sparks one round may use: several rounds are in flight at once."""
 
 _WAYS: tuple[Way, ...] = ("out", "in", "ring")
 COLOURS = ("accent", "green", "gold", "violet", "red")
@@ -93,15 +95,16 @@ def choreograph(event: Event, now: float, rows: Mapping[str, int]) -> list[Spark
 
 def _round(clients: Sequence[str], now: float, rows: Mapping[str, int]) -> list[Spark]:
     """The global model goes out to the cohort, updates come back, the hub averages them."""
+    cohort = [rows[name] for name in clients if name in rows]
+    cohort = cohort[:: max(1, -(-2 * len(cohort) // PER_ROUND))]
+    tail = max(1, min(TRAIL, PER_ROUND // max(1, 2 * len(cohort))))
     sparks = []
     last = now
-    for order, name in enumerate(clients):
-        if name not in rows:
-            continue
+    for order, row in enumerate(cohort):
         delay = 0.3 * _jitter(order)
         answer = now + delay + _TRAVEL + _THINK + 0.35 * _jitter(order + 7)
-        sparks += _comet(rows[name], "out", now + delay, "accent")
-        sparks += _comet(rows[name], "in", answer, "green")
+        sparks += _comet(row, "out", now + delay, "accent", tail=tail)
+        sparks += _comet(row, "in", answer, "green", tail=tail)
         last = max(last, answer + _TRAVEL)
     return [*sparks, _ring(HUB, last, "accent")] if sparks else []
 
@@ -110,7 +113,7 @@ def _from_author(event: Event, now: float, rows: Mapping[str, int]) -> list[Spar
     author = event.data.get("author")
     if not isinstance(author, str) or author not in rows:
         return [_ring(HUB, now, "violet")]
-    comet = _comet(rows[author], "in", now, "violet", 1.6)
+    comet = _comet(rows[author], "in", now, "violet", size=1.6)
     return [_ring(rows[author], now, "violet"), *comet, _ring(HUB, now + _TRAVEL, "violet")]
 
 
@@ -121,15 +124,19 @@ def _reward(event: Event, now: float, rows: Mapping[str, int]) -> list[Spark]:
     row = rows[author]
     rings = [_ring(row, now + _TRAVEL + 0.2 * step, "gold", 1.5 - 0.2 * step) for step in range(3)]
     comets = [
-        spark for step in range(4) for spark in _comet(row, "out", now + 0.12 * step, "gold", 1.5)
+        spark
+        for step in range(4)
+        for spark in _comet(row, "out", now + 0.12 * step, "gold", size=1.5)
     ]
     return [_ring(HUB, now, "gold"), *comets, *rings]
 
 
-def _comet(row: int, way: Way, birth: float, colour: str, size: float = 1.0) -> list[Spark]:
+def _comet(
+    row: int, way: Way, birth: float, colour: str, *, size: float = 1.0, tail: int = TRAIL
+) -> list[Spark]:
     return [
-        Spark(row, way, birth + 0.028 * tail, _TRAVEL, COLOURS.index(colour), size * 0.82**tail)
-        for tail in range(TRAIL)
+        Spark(row, way, birth + 0.032 * step, _TRAVEL, COLOURS.index(colour), size * 0.8**step)
+        for step in range(tail)
     ]
 
 
@@ -164,40 +171,56 @@ def _birth(spark: Spark) -> float:
     return spark.birth
 
 
-def encode(
-    sparks: Sequence[Spark], places: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return sparks as the buffers of one geometry.
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """Sparks as rows of numbers, one row a slot; empty slots have life 0.
+
+    Attributes
+    ----------
+    ends
+        Outer ends, shape ``(SLOTS, 3)``.
+    births
+        In seconds, shape ``(SLOTS,)``.
+    looks
+        Life, way, colour and size, shape ``(SLOTS, 4)``.
+    """
+
+    ends: NDArray[np.float32]
+    births: NDArray[np.float32]
+    looks: NDArray[np.float32]
+
+
+def encode(sparks: Sequence[Spark], places: NDArray[np.float32]) -> Buffers:
+    """Return sparks as buffers.
 
     Parameters
     ----------
     sparks
-        At most `SLOTS`.
+        At most `SLOTS` are taken.
     places
         Places of the nodes, shape ``(n, 3)``.
-
-    Returns
-    -------
-    outer ends, shape ``(SLOTS, 3)``, and looks, shape ``(SLOTS, 4)``: birth, life, way and
-    colour as ``10 * way + colour``, size.  Empty slots have life 0.
     """
     ends = np.zeros((SLOTS, 3), np.float32)
+    births = np.zeros(SLOTS, np.float32)
     looks = np.zeros((SLOTS, 4), np.float32)
     for slot, spark in enumerate(sparks[:SLOTS]):
         if spark.row != HUB:
             ends[slot] = places[spark.row]
-        code = 10 * _WAYS.index(spark.way) + spark.colour
-        looks[slot] = (spark.birth, spark.life, code, spark.size)
-    return ends, looks
+        births[slot] = spark.birth
+        looks[slot] = (spark.life, _WAYS.index(spark.way), spark.colour, spark.size)
+    return Buffers(ends, births, looks)
 
 
-def where(
-    ends: NDArray[np.float32], looks: NDArray[np.float32], now: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return where sparks are at `now` and which are alive: the shader's rule, for reference."""
-    birth, life, way = looks[:, 0], looks[:, 1], looks[:, 2] // 10
-    alive = (life > 0) & (now >= birth) & (now < birth + life)
-    part = np.clip((now - birth) / np.maximum(life, 1e-6), 0.0, 1.0)
+def where(buffers: Buffers, now: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return where sparks are at `now` and which are alive: the shader's rule, for reference.
+
+    Returns
+    -------
+    places of shape ``(SLOTS, 3)`` and a mask of shape ``(SLOTS,)``.
+    """
+    births, life, way = buffers.births, buffers.looks[:, 0], buffers.looks[:, 1]
+    alive = (life > 0) & (now >= births) & (now < births + life)
+    part = np.clip((now - births) / np.maximum(life, 1e-6), 0.0, 1.0)
     eased = part * part * (3.0 - 2.0 * part)
     along = np.where(way == 0, eased, np.where(way == 1, 1.0 - eased, 1.0))
-    return (ends * along[:, None]).astype(np.float32), alive
+    return (buffers.ends * along[:, None]).astype(np.float32), alive

@@ -1,0 +1,50 @@
+# Everything happens in .venv. `make demo` and `make test` set it up themselves.
+#
+#   DATASET        digits or mnist, for the demo
+#   TORCH_INDEX_URL  package index to take torch from, for example one with CPU builds only
+
+PYTHON ?= python3
+DATASET ?= digits
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+
+.PHONY: install demo test test-long bench lint lab clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NeuroNexus needs Python 3.11 or newer; give one with PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(if $(TORCH_INDEX_URL),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX_URL) -c constraints.txt torch)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: install
+	exec $(BIN)/neuronexus demo --dataset $(DATASET)
+
+test: install lint
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: install
+	$(BIN)/python -m pytest -m long
+
+bench: install
+	$(BIN)/python -m pytest tests/benchmarks -s --benchmarks
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lab: install
+	exec $(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""Fixtures that many rooms need: people, a small project, and places to keep a hub."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def _no_hub_of_the_person_who_runs_the_tests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep tests away from the home, the hub and the token of whoever runs them."""
+    for variable in ("NEURONEXUS_HUB", "NEURONEXUS_TOKEN", "NEURONEXUS_USER"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NEURONEXUS_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session")
+def new_home() -> Iterator[Callable[[], Path]]:
+    """Return a function that makes a new, empty folder for a hub."""
+    with tempfile.TemporaryDirectory(prefix="nx-test-") as folder:
+
+        def make() -> Path:
+            return Path(tempfile.mkdtemp(dir=folder))
+
+        yield make
+
+
+def fresh_name(stem: str) -> str:
+    """Return a name that no other test uses."""
+    return f"{stem}-{secrets.token_hex(4)}"

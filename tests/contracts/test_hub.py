@@ -1,0 +1,430 @@
+"""What every hub promises, whether it is in this process or behind HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+
+import neuronexus_kernel as nx
+from neuronexus_kernel.content import dagcbor, new_id
+from neuronexus_kernel.errors import (
+    ArchitectureError,
+    AuthenticationError,
+    ConflictError,
+    ContentError,
+    DatasetError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    RecipeError,
+)
+from neuronexus_kernel.hub import Hub, records
+from neuronexus_kernel.project import Project
+from neuronexus_kernel.workbench import Workbench
+
+PASSWORD = "correct horse battery"
+Connect = Callable[[], Hub]
+Person = Callable[[str], Workbench]
+
+
+@pytest.fixture(scope="module")
+def task() -> nx.Task:
+    return nx.Task(nx.datasets.digits(), metric="accuracy")
+
+
+@pytest.fixture
+def project(person: Person, task: nx.Task) -> Project:
+    """A new project whose first recipe leaves room for improvement."""
+    recipe = nx.Recipe(nx.models.mlp(64, (16,), 10), learning_rate=0.01)
+    return person("owner").create_project(
+        f"digits-{secrets.token_hex(4)}", task=task, recipe=recipe
+    )
+
+
+# -- accounts ---------------------------------------------------------------------------------
+
+
+def test_a_registered_person_can_sign_in_and_out(connect: Connect) -> None:
+    hub, name = connect(), f"ada-{secrets.token_hex(4)}"
+    account = hub.register(name, PASSWORD)
+    assert (account.name, account.role) == (name, "member")
+    assert hub.whoami() is None
+    session = hub.login(name, PASSWORD)
+    assert session.account == account
+    assert hub.whoami() == account
+    hub.logout()
+    assert hub.whoami() is None
+
+
+def test_a_wrong_password_and_an_unknown_name_give_the_same_answer(
+    connect: Connect, person: Person
+) -> None:
+    name = person("ada").user
+    with pytest.raises(AuthenticationError) as wrong:
+        connect().login(str(name), "not the password")
+    with pytest.raises(AuthenticationError) as unknown:
+        connect().login("nobody-at-all", "not the password")
+    assert str(wrong.value) == str(unknown.value)
+
+
+@pytest.mark.parametrize(
+    "password", ["", "short", "aaaaaaaaaaaaaaaa", "password123", "qwerty123456", "weakling01"]
+)
+def test_a_weak_password_is_refused(connect: Connect, password: str) -> None:
+    with pytest.raises(InvalidInputError, match="password"):
+        connect().register("weakling", password)
+
+
+@pytest.mark.parametrize("name", ["", "A", "Ada", "a" * 33, "ada lovelace", "nx:owner", "../ada"])
+def test_a_name_that_is_none_is_refused(connect: Connect, name: str) -> None:
+    with pytest.raises(InvalidInputError, match="account name"):
+        connect().register(name, PASSWORD)
+
+
+def test_a_taken_name_is_refused(connect: Connect, person: Person) -> None:
+    with pytest.raises(ConflictError, match="taken"):
+        connect().register(str(person("ada").user), PASSWORD)
+
+
+def test_what_needs_an_account_is_refused_to_a_stranger(connect: Connect) -> None:
+    stranger = connect()
+    with pytest.raises(AuthenticationError):
+        stranger.put(b"bytes")
+    with pytest.raises(AuthenticationError):
+        stranger.create_token("notebook")
+    with pytest.raises(AuthenticationError):
+        stranger.confirm(new_id())
+
+
+def test_a_member_cannot_make_an_operator(person: Person) -> None:
+    ada = person("ada")
+    with pytest.raises(ForbiddenError):
+        ada.hub.add_operator(str(ada.user))
+
+
+def test_a_notebook_token_is_shown_once_and_not_in_its_representation(person: Person) -> None:
+    session = person("ada").hub.create_token("notebook")
+    assert len(session.token) > 40
+    assert session.token not in repr(session)
+
+
+# -- content ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 3_000_000])
+def test_what_was_put_comes_out(person: Person, size: int) -> None:
+    hub = person("ada").hub
+    data = np.random.default_rng(size).bytes(size)
+    root = hub.put(data, name="a file", kind="test")
+    assert hub.get(root.cid) == data
+    assert (root.size, root.owner) == (size, hub.whoami().name)  # type: ignore[union-attr]
+    assert root in hub.roots(kind="test")
+
+
+def test_putting_the_same_twice_is_one_root(person: Person) -> None:
+    hub = person("ada").hub
+    assert hub.put(b"the same") == hub.put(b"the same", name="another name")
+
+
+def test_sealed_content_goes_in_and_never_comes_out(person: Person) -> None:
+    ada = person("ada")
+    secret = secrets.token_bytes(64)
+    root = ada.hub.put(secret, visibility="sealed")
+    with pytest.raises(NotFoundError):
+        ada.hub.get(root.cid)
+    assert root.cid not in {each.cid for each in ada.hub.roots()}
+
+
+def test_project_content_is_for_those_who_are_signed_in(connect: Connect, person: Person) -> None:
+    root = person("ada").hub.put(secrets.token_bytes(16), visibility="project")
+    assert person("grace").hub.get(root.cid)
+    with pytest.raises(NotFoundError):
+        connect().get(root.cid)
+
+
+def test_an_unknown_cid_is_not_found_and_a_false_one_is_refused(person: Person) -> None:
+    hub = person("ada").hub
+    with pytest.raises(NotFoundError, match="bafkrei"):
+        hub.get(str(nx.storage.cid_of(secrets.token_bytes(16))))
+    with pytest.raises(ContentError):
+        hub.get("not-a-cid")
+
+
+def test_a_document_that_is_not_canonical_is_refused(person: Person) -> None:
+    with pytest.raises(ContentError):
+        person("ada").hub.put(b"\x18\x01", codec="dag-cbor")
+
+
+# -- projects ---------------------------------------------------------------------------------
+
+
+def test_a_project_begins_with_its_first_version_as_head(project: Project) -> None:
+    assert project.head.number == 0
+    assert project.head.record.head
+    assert project.versions().index.tolist() == [0]
+    weights = project.head.weights
+    expected = project.recipe.architecture.initial_weights(0)
+    assert all(np.array_equal(weights[name], expected[name]) for name in expected)
+
+
+def test_an_unknown_project_is_named_with_those_there_are(connect: Connect) -> None:
+    with pytest.raises(NotFoundError, match="no project 'atlantis'"):
+        connect().project("atlantis")
+
+
+def test_a_taken_project_name_is_refused(project: Project, person: Person, task: nx.Task) -> None:
+    with pytest.raises(ConflictError, match="already"):
+        person("late").create_project(project.name, task=task, recipe=project.recipe)
+
+
+def test_an_architecture_that_does_not_fit_the_task_is_refused(
+    person: Person, task: nx.Task
+) -> None:
+    for architecture in (nx.models.mlp(64, (8,), 9), nx.models.mlp(65, (8,), 10)):
+        with pytest.raises(ArchitectureError):
+            person("ada").create_project("misfit", task=task, recipe=nx.Recipe(architecture))
+
+
+def test_a_bad_part_is_refused_by_the_hub_itself(
+    project: Project, person: Person, task: nx.Task
+) -> None:
+    """A client that does not check must not get further than one that does."""
+    hub = person("mallory").hub
+    record = project.record
+    good = records.NewProject(
+        id=new_id(),
+        name=f"raw-{secrets.token_hex(4)}",
+        input_shape=record.input_shape,
+        classes=record.classes,
+        public=record.public,
+        validation=record.validation,
+        held_out=hub.put(task.held_out.encode(), visibility="sealed").cid,
+        recipe=record.recipe,
+        weights=project.head.cid,
+    )
+    with pytest.raises(DatasetError):
+        hub.create_project(replace(good, public=hub.put(b"no data set").cid))
+    with pytest.raises((NotFoundError, DatasetError)):
+        hub.create_project(replace(good, held_out=record.public + "q"[:0]))
+    with pytest.raises(ArchitectureError):
+        hub.create_project(replace(good, classes=9))
+    with pytest.raises(InvalidInputError):
+        hub.create_project(replace(good, name="Not A Name"))
+    with pytest.raises(InvalidInputError):
+        hub.create_project(replace(good, id="not-a-uuid"))
+    made = hub.create_project(good)
+    assert hub.create_project(good) == made, "the same id again has one effect"
+
+
+# -- runs -------------------------------------------------------------------------------------
+
+
+def test_a_run_is_recorded_round_by_round_and_ends_in_a_version(project: Project) -> None:
+    run = project.train(rounds=2, partition=nx.partition.iid(4), seed=0, progress=False)
+    assert run.history["round"].tolist() == [0, 1, 2]
+    assert run.version is not None
+    assert run.version.number == 1
+    assert project.head.number == 0, "only a measured contribution moves the head"
+    recorded = project.hub.run(run.id)
+    assert recorded == run.record
+    assert recorded.state == "finished"
+    assert recorded.plan["executor"] in ("sequential", "vectorized")
+    example = nx.datasets.digits().inputs[:3]
+    import torch
+
+    assert run.model(torch.tensor(example)).shape == (3, 10)
+
+
+def test_recording_a_round_twice_has_one_effect(project: Project) -> None:
+    hub, record = project.hub, project.record
+    new = records.NewRun(
+        id=new_id(),
+        project=record.id,
+        recipe=record.recipe,
+        rounds=2,
+        clients=1,
+        clients_per_round=1,
+    )
+    run = hub.start_run(new)
+    assert hub.start_run(new) == run
+    entry = records.Round(round=1, loss=0.5, accuracy=0.5, seconds=0.1, clients=("client 0",))
+    before = hub.network().seq
+    hub.record_round(run.id, entry)
+    hub.record_round(run.id, entry)
+    assert hub.network().seq == before + 1
+    assert hub.run(run.id).history == (entry,)
+
+
+def test_nobody_writes_into_a_run_of_another(project: Project, person: Person) -> None:
+    run = project.train(rounds=1, partition=nx.partition.iid(2), progress=False)
+    entry = records.Round(round=9, loss=0.0, accuracy=1.0, seconds=0.0, clients=())
+    mallory = person("mallory").hub
+    with pytest.raises(ForbiddenError):
+        mallory.record_round(run.id, entry)
+    with pytest.raises(ForbiddenError):
+        mallory.finish_run(run.id, records.RunResult(state="finished", weights=None))
+    with pytest.raises(ForbiddenError):
+        Project(mallory, project.record).submit(nx.ComputeContribution(run))
+
+
+def test_a_participant_without_an_account_is_named(project: Project, task: nx.Task) -> None:
+    with pytest.raises(NotFoundError, match="nobody-here"):
+        project.train(rounds=1, participants={"nobody-here": task.private}, progress=False)
+
+
+# -- contributions ----------------------------------------------------------------------------
+
+
+def test_a_better_learning_rate_is_paid_and_becomes_the_head_recipe(
+    project: Project, person: Person
+) -> None:
+    grace = person("grace")
+    theirs = grace.project(project.name)
+    contribution = theirs.submit(nx.HyperparameterContribution(learning_rate=0.2, note="faster"))
+    contribution.wait(60, progress=False)
+    assert contribution.state == "rewarded"
+    assert contribution.value is not None
+    assert contribution.value > 0
+    assert contribution.reward == Decimal(10_000) * Decimal(str(contribution.value))
+    assert project.recipe.learning_rate == 0.2
+    assert grace.tokens.balance() == contribution.reward
+    assert grace.tokens.history()["amount"].sum() == contribution.reward
+    assert grace.tokens.verify().ok
+    receipt = dagcbor.decode(grace.storage.get(str(contribution.receipt)))
+    assert receipt["contribution"] == {"id": contribution.id, "kind": "hyperparameters"}
+
+
+def test_a_rejected_contribution_moves_no_tokens(project: Project, person: Person) -> None:
+    alan = person("alan")
+    recipe = project.recipe.cid
+    contribution = alan.project(project.name).submit(
+        nx.HyperparameterContribution(learning_rate=500.0)
+    )
+    contribution.wait(60, progress=False)
+    assert contribution.state == "rejected"
+    assert "No sure improvement" in str(contribution.reason)
+    assert contribution.reward == 0
+    assert alan.tokens.balance() == 0
+    assert project.recipe.cid == recipe
+    with pytest.raises(ConflictError, match="submitted the same before"):
+        alan.project(project.name).submit(nx.HyperparameterContribution(learning_rate=500.0))
+
+
+def test_trained_weights_are_paid_to_those_who_confirm(
+    project: Project, person: Person, task: nx.Task
+) -> None:
+    ada, grace = person("ada"), person("grace")
+    halves = task.private.partition(nx.partition.iid(2))
+    names = (str(ada.user), str(grace.user))
+    recipe = project.recipe.with_changes(learning_rate=0.1)
+    run = ada.project(project.name).train(
+        rounds=3,
+        participants=dict(zip(names, halves, strict=True)),
+        recipe=recipe,
+        progress=False,
+    )
+    contribution = ada.project(project.name).submit(nx.ComputeContribution(run))
+    contribution.wait(60, progress=False)
+    assert contribution.state == "rewarded"
+    assert project.head.number == run.version.number  # type: ignore[union-attr]
+    assert 0 < project.head.metrics["held_out_accuracy"] <= 1
+    shares = contribution.shares.set_index("account")
+    assert shares.loc[names[0], "minted"]
+    assert not shares.loc[names[1], "minted"]
+    assert grace.tokens.balance() == 0, "an unconfirmed share is not minted"
+    grace.contribution(contribution.id).confirm()
+    grace.contribution(contribution.id).confirm()
+    total = ada.tokens.balance() + grace.tokens.balance()
+    assert grace.tokens.balance() == Decimal(shares.loc[names[1], "reward"]) > 0
+    assert total == contribution.reward == Decimal(10_000) * Decimal(str(contribution.value))
+    with pytest.raises(ForbiddenError):
+        person("stranger").contribution(contribution.id).confirm()
+
+
+def test_examples_that_are_public_already_are_refused(project: Project) -> None:
+    with pytest.raises(DatasetError, match="duplicates"):
+        project.submit(nx.DataContribution(project.public.subset(np.arange(5))))
+
+
+def test_data_of_another_shape_or_with_other_classes_is_refused(project: Project) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(20) % 10
+    with pytest.raises(DatasetError, match="shape"):
+        project.submit(nx.DataContribution(nx.Dataset(rng.random((20, 9)), labels, classes=10)))
+    with pytest.raises(DatasetError, match="classes"):
+        project.submit(nx.DataContribution(nx.Dataset(rng.random((20, 64)), labels, classes=11)))
+
+
+def test_a_change_that_is_no_recipe_is_refused_and_nothing_is_submitted(project: Project) -> None:
+    for change in ({"learning_rate": -1.0}, {"batch_size": 0}, {"no_such_field": 1}):
+        with pytest.raises(RecipeError):
+            project.submit(nx.HyperparameterContribution(**change))
+    with pytest.raises(ArchitectureError):
+        project.submit(nx.CodeContribution(nx.models.mlp(64, (8,), 3)))
+    assert project.contributions().empty
+
+
+# -- events -----------------------------------------------------------------------------------
+
+
+def test_events_have_no_gaps_and_name_the_one_before(connect: Connect, person: Person) -> None:
+    for _ in range(3):
+        person("member")
+    hub = connect()
+    events = hub.events()
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert all(later.previous == earlier.seq for earlier, later in pairwise(events))
+    some = hub.events(since=2, limit=2)
+    assert [(event.previous, event.seq) for event in some] == [(2, 3), (3, 4)]
+
+
+def test_events_of_one_project_form_a_chain_of_their_own(project: Project) -> None:
+    project.train(rounds=1, partition=nx.partition.iid(2), progress=False)
+    events = project.hub.events(project=project.record.id)
+    assert {event.project for event in events} == {project.record.id}
+    assert events[0].previous == 0
+    assert all(later.previous == earlier.seq for earlier, later in pairwise(events))
+    kinds = [event.kind for event in events]
+    assert kinds.index("run.started") < kinds.index("run.round") < kinds.index("run.finished")
+
+
+def test_a_follower_sees_what_was_and_what_comes(connect: Connect, person: Person) -> None:
+    name = person("early").user
+    hub = connect()
+    since = hub.network().seq - 1
+    seen: list[records.Event] = []
+    stream = hub.follow(since)
+
+    def read() -> None:
+        seen.extend(islice(stream, 3))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    others = [person("late").user, person("later").user]
+    reader.join(20)
+    assert not reader.is_alive()
+    assert [event.subject for event in seen] == [name, *others]
+    assert [event.previous for event in seen] == [since, since + 1, since + 2]
+
+
+def test_bad_bounds_of_a_page_are_refused(connect: Connect) -> None:
+    with pytest.raises(InvalidInputError):
+        connect().events(since=-1)
+    with pytest.raises(InvalidInputError):
+        connect().events(limit=0)
+
+
+def test_the_network_shows_who_is_here(person: Person) -> None:
+    ada, grace = person("ada"), person("grace")
+    grace.logout()
+    members = ada.network().set_index("name")
+    assert members.loc[str(ada.user), "online"]
+    online = members.loc[[name for name in members.index if name.startswith("grace-")], "online"]
+    assert not online.iloc[-1]

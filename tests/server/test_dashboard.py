@@ -1,0 +1,112 @@
+"""The dashboard's page and its kernel, which knows whose it is and ends with the page."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+import requests
+
+from neuronexus_kernel.hub.process import start_hub
+from neuronexus_kernel.hub.remote import RemoteHub
+
+
+def told(page):
+    """Return what the notebook's last cell printed."""
+    return json.loads(re.search(r"told:(\{.*?\})", page.replace("&#34;", '"')).group(1))
+
+
+def wait_until(condition, seconds=15.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def end(browser, kernel_id):
+    headers = {"X-XSRFToken": browser.xsrf}
+    assert browser.post(f"/voila/api/shutdown/{kernel_id}", headers=headers).status_code == 204
+
+
+def test_two_visitors_get_kernels_that_know_them(new_member, new_browser):
+    seen = {}
+    for _ in range(2):
+        name, _ = new_member()
+        browser = new_browser()
+        browser.sign_in(name)
+        kernel_id, page = browser.open_dashboard()
+        seen[kernel_id] = told(page)["account"]
+        assert seen[kernel_id] == name
+        assert told(page)["cookies"] == []
+        end(browser, kernel_id)
+    assert len(seen) == 2
+
+
+def test_the_page_asks_no_other_host_for_anything(member_browser):
+    kernel_id, page = member_browser.open_dashboard()
+    end(member_browser, kernel_id)
+    config = json.loads(
+        re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.S).group(1)
+    )
+    assert config["fullMathjaxUrl"] is None
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    policy = member_browser.get("/neuronexus/auth").headers["Content-Security-Policy"]
+    assert "http" not in policy
+
+
+def test_the_page_loads_only_the_extensions_it_needs(member_browser):
+    kernel_id, page = member_browser.open_dashboard()
+    end(member_browser, kernel_id)
+    assert "jupyter-threejs" in page
+    assert "jupyterlab-preview" not in page
+
+
+def test_the_kernel_of_a_closed_page_ends_by_itself(member_browser, owner, server):
+    kernel_id, _ = member_browser.open_dashboard()
+    headers = {"Authorization": f"Bearer {server.token}"}
+
+    def gone():
+        kernels = requests.get(f"{server.address}/api/kernels", headers=headers, timeout=30).json()
+        return kernel_id not in {kernel["id"] for kernel in kernels}
+
+    assert not gone()
+    wait_until(gone)
+
+
+def test_signing_out_ends_the_kernel_and_its_ticket(member_browser, server):
+    kernel_id, _ = member_browser.open_dashboard()
+    member_browser.get("/neuronexus/logout")
+    headers = {"Authorization": f"Bearer {server.token}"}
+    response = requests.get(f"{server.address}/api/kernels", headers=headers, timeout=30)
+    assert kernel_id not in {kernel["id"] for kernel in response.json()}
+
+
+def test_a_warm_kernel_learns_whose_it_is_when_it_is_given_away(tmp_path, dashboard, new_browser):
+    arguments = ("--dashboard", str(dashboard))
+    with start_hub(tmp_path / "home", port=0, arguments=arguments) as hub:
+        headers = {"Authorization": f"Bearer {hub.token}"}
+
+        def kernels():
+            found = requests.get(f"{hub.address}/api/kernels", headers=headers, timeout=30).json()
+            return {kernel["id"] for kernel in found}
+
+        wait_until(lambda: len(kernels()) == 1)
+        (warm,) = kernels()
+        RemoteHub(hub.address).register("ada", "correct horse battery")
+        browser = new_browser()
+        browser.address = hub.address
+        browser.sign_in("ada")
+        assert browser.get(f"/api/kernels/{warm}").status_code == 403
+        kernel_id, page = browser.open_dashboard()
+        assert kernel_id == warm
+        assert told(page) == {"account": "ada", "cookies": []}
+        second, page = browser.open_dashboard()
+        assert second != warm
+        assert told(page)["account"] == "ada"
+
+
+@pytest.mark.parametrize("path", ["/neuronexus/static/auth.css", "/voila/static/voila.js"])
+def test_styles_and_scripts_are_there_for_the_sign_in_page(new_browser, path):
+    assert new_browser().get(path).ok
