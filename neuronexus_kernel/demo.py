@@ -8,10 +8,13 @@ What is said here is only who tries what; whether it is worth anything is measur
 from __future__ import annotations
 
 import secrets
+import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ from neuronexus_kernel.contribution import (
     DataContribution,
     HyperparameterContribution,
 )
+from neuronexus_kernel.hub.process import HubProcess, start_hub
+from neuronexus_kernel.hub.remote import RemoteHub
 from neuronexus_kernel.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -121,7 +126,7 @@ class Story:
             recipe=Recipe(architecture, **plot.recipe),
             description="Handwritten digits, learnt together.",
         )
-        parts = task.private.partition(partition.dirichlet(len(PEOPLE), alpha=0.5, seed=1))
+        parts = task.private.partition(partition.dirichlet(len(PEOPLE), alpha=1.0, seed=1))
         self.private = dict(zip(PEOPLE, parts, strict=True))
         for bench in self.benches.values():
             bench.logout()
@@ -186,14 +191,14 @@ class Story:
         )
 
     def _give_data(self) -> None:
+        mine = self.private["grace"]
+        chosen = _balanced(mine, self._plot.examples)
+        self._submit(
+            "grace",
+            DataContribution(mine.subset(chosen), note=f"{len(chosen)} digits of my own, checked"),
+        )
         import numpy as np
 
-        mine, plot = self.private["grace"], self._plot
-        count = min(plot.examples, len(mine) // 2)
-        rows = np.random.default_rng(0).permutation(len(mine))[:count]
-        self._submit(
-            "grace", DataContribution(mine.subset(rows), note=f"{count} digits of my own, checked")
-        )
         other = self.private["ada"]
         wrong = other.subset(np.arange(len(other) // 2))
         mixed = wrong.with_labels(np.roll(wrong.labels, 1 + len(wrong) // 2))
@@ -237,7 +242,7 @@ class Story:
 
 
 def once(dataset: str, *, quiet: bool = False) -> dict[str, Any]:
-    """Play the story headless in a temporary home and return what became of it.
+    """Play the story headless, on a hub of its own in a temporary home, and end that hub.
 
     Parameters
     ----------
@@ -245,20 +250,18 @@ def once(dataset: str, *, quiet: bool = False) -> dict[str, Any]:
         ``"digits"`` or ``"mnist"``.
     quiet
         Say nothing on the way.
-    """
-    from neuronexus_kernel.hub.local import LocalHub
 
+    Returns
+    -------
+    dict
+        What became of it: rounds, held-out accuracy, contributions, balances, ledger, seconds.
+    """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="neuronexus-") as home:
-        hub = LocalHub.open(home)
-        try:
-            hub.start_evaluator()
-            story = Story(dataset, hub.visitor, _silent if quiet else _print)
-            story.open()
-            story.play()
-            return story.outcome(time.monotonic() - started)
-        finally:
-            hub.close()
+    with _hub(port=0) as hub:
+        story = Story(dataset, lambda: RemoteHub(hub.address), _silent if quiet else _print)
+        story.open()
+        story.play()
+        return story.outcome(time.monotonic() - started)
 
 
 def live(dataset: str, *, port: int, patience: float) -> int:
@@ -273,26 +276,44 @@ def live(dataset: str, *, port: int, patience: float) -> int:
     patience
         Seconds to wait for somebody to sign in before the story begins.
     """
-    from neuronexus_kernel.hub.process import start_hub
-    from neuronexus_kernel.hub.remote import RemoteHub
-
-    with tempfile.TemporaryDirectory(prefix="neuronexus-demo-") as folder:
-        _print("Starting the hub ...")
-        with start_hub(Path(folder), port=port) as hub:
-            story = Story(dataset, lambda: RemoteHub(hub.address), _print, pause=1.0)
+    _print("Starting the hub ...")
+    with _hub(port) as hub:
+        story = Story(dataset, lambda: RemoteHub(hub.address), _print, pause=1.0)
+        try:
             story.open()
             _print(_invitation(hub.address, story.passwords))
-            try:
-                _wait_for_visitor(RemoteHub(hub.address), patience)
-                story.play()
-                _print("\nThe story is told; the hub stays up. Press Ctrl-C to end it.")
-                while hub.alive():
-                    time.sleep(0.5)
-            except KeyboardInterrupt:
-                _print("\nEnding the hub ...")
-                return 0
+            _wait_for_visitor(RemoteHub(hub.address), patience)
+            story.play()
+            _print("\nThe story is told; the hub stays up. Press Ctrl-C to end it.")
+            while hub.alive():
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            _print("\nEnding the hub ...")
+            return 0
     _print("The hub has ended.")
     return 1
+
+
+@contextmanager
+def _hub(port: int) -> Iterator[HubProcess]:
+    """Run a hub in a temporary home, and end it however the block is left."""
+    with (
+        tempfile.TemporaryDirectory(prefix="neuronexus-demo-", ignore_cleanup_errors=True) as home,
+        start_hub(Path(home), port=port) as hub,
+        _interrupted_by(signal.SIGTERM, signal.SIGHUP),
+    ):
+        yield hub
+
+
+@contextmanager
+def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """Let these signals end the block as Ctrl-C does, so that nothing is left running."""
+    before = {each: signal.signal(each, signal.default_int_handler) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def summary(outcome: Mapping[str, Any]) -> str:
@@ -323,6 +344,13 @@ def _wait_for_visitor(hub: Hub, patience: float) -> None:
             time.sleep(5.0)  # time for their dashboard to be drawn
             return
         time.sleep(0.5)
+
+
+def _balanced(dataset: Dataset, count: int) -> list[int]:
+    """Return up to `count` row numbers, as evenly over the classes as there are rows."""
+    by_class = [[i for i, y in enumerate(dataset.labels) if y == c] for c in range(dataset.classes)]
+    turns = zip_longest(*by_class)
+    return [row for turn in turns for row in turn if row is not None][:count]
 
 
 def _size(shape: tuple[int, ...]) -> int:

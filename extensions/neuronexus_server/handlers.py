@@ -1,8 +1,7 @@
 """The REST API, made from the table of routes and the hub's own type hints.
 
-A handler parses, calls the hub as the visitor, and renders; it holds no rule of its own.  Errors
-become problem documents (RFC 9457) with the ``code`` of their class, so that `RemoteHub` raises
-what the hub raised.  Bodies are read as they come and refused once they are too large.
+A handler parses, calls the hub as the visitor, and renders; it holds no rule of its own.  Bodies
+are read as they come and refused once they are too large.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from neuronexus_kernel.hub.routes import API, CONTENT, ROUTES, Route
 from neuronexus_kernel.settings import MIB
 from neuronexus_server.authorizer import ForMembers
 from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.problems import Problems
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub.local import LocalHub
@@ -105,8 +105,8 @@ class Operation:
         return converted
 
 
-class ProblemHandler(ForMembers, JupyterHandler):
-    """Base of the API's handlers: what goes wrong is answered by a problem document."""
+class ApiHandler(ForMembers, Problems, JupyterHandler):
+    """Base of the API's handlers: who is asking, and how much they may send."""
 
     def prepare_limit(self) -> int:
         """Return how many bytes of body this request may have."""
@@ -152,47 +152,14 @@ class ProblemHandler(ForMembers, JupyterHandler):
         self.set_header("Cache-Control", "no-store")
         self.finish(msgspec.json.encode(result))
 
-    def log_exception(self, *exc_info: Any) -> None:
-        """Log what nobody raised on purpose."""
-        if not isinstance(exc_info[1], (NeuroNexusError, HTTPError)):
-            self.log.error(
-                "%s %s failed", self.request.method, self.request.path, exc_info=exc_info[1]
-            )
-
-    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Answer with the status of the error that was raised."""
-        error = _error_of(kwargs)
-        if isinstance(error, NeuroNexusError):
-            status_code = 413 if self._too_large(error) else error.status
-        super().send_error(status_code, **kwargs)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Write a problem document."""
-        error = _error_of(kwargs)
-        code, detail = "error", "The hub could not do this because of a fault of its own."
-        if isinstance(error, NeuroNexusError):
-            code, detail = error.code, str(error)
-        elif status_code < 500:
-            code, detail = _BY_STATUS.get(status_code, ("invalid-input", self._reason))
-        problem = {
-            "type": f"urn:neuronexus:problem:{code}",
-            "title": self._reason,
-            "status": status_code,
-            "detail": detail,
-            "code": code,
-        }
-        self.set_header("Content-Type", "application/problem+json")
-        self.set_header("Cache-Control", "no-store")
-        if status_code == 401:
-            self.set_header("WWW-Authenticate", 'Bearer realm="NeuroNexus"')
-        self.finish(msgspec.json.encode(problem))
-
-    def _too_large(self, error: NeuroNexusError) -> bool:
-        return isinstance(error, QuotaError) and self._received > self._limit
+    def status_of(self, error: NeuroNexusError) -> int:
+        """Return the HTTP status for an error, telling a full quota from a body too large."""
+        too_large = isinstance(error, QuotaError) and self._received > self._limit
+        return 413 if too_large else error.status
 
 
 @stream_request_body
-class OperationHandler(ProblemHandler):
+class OperationHandler(ApiHandler):
     """Answers the operations that share one path."""
 
     def initialize(self, operations: dict[str, Operation]) -> None:
@@ -244,7 +211,7 @@ class OperationHandler(ProblemHandler):
 
 
 @stream_request_body
-class UploadHandler(ProblemHandler):
+class UploadHandler(ApiHandler):
     """Takes bytes into the content store."""
 
     def prepare_limit(self) -> int:
@@ -268,7 +235,7 @@ class UploadHandler(ProblemHandler):
         self.answer(await context_of(self).call(visitor_of(self).put, **arguments))
 
 
-class DownloadHandler(ProblemHandler):
+class DownloadHandler(ApiHandler):
     """Gives back the bytes of a root; they are somebody's upload and never shown as a page."""
 
     @allow_unauthenticated
@@ -286,7 +253,7 @@ class DownloadHandler(ProblemHandler):
         self.finish()
 
 
-class UnknownHandler(ProblemHandler):
+class UnknownHandler(ApiHandler):
     """Answers for addresses below the API that do not exist."""
 
     @allow_unauthenticated
@@ -297,12 +264,12 @@ class UnknownHandler(ProblemHandler):
     post = put = delete = patch = head = get
 
 
-def api_handlers() -> list[tuple[str, type[ProblemHandler], dict[str, Any]]]:
+def api_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
     """Return the patterns and handlers of the whole API, streams apart."""
     paths: dict[str, dict[str, Operation]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.verb] = Operation.of(route)
-    handlers: list[tuple[str, type[ProblemHandler], dict[str, Any]]] = [
+    handlers: list[tuple[str, type[ApiHandler], dict[str, Any]]] = [
         (API + re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", path), OperationHandler, {"operations": verbs})
         for path, verbs in paths.items()
     ]
@@ -313,12 +280,6 @@ def api_handlers() -> list[tuple[str, type[ProblemHandler], dict[str, Any]]]:
 
 
 _PUT = Operation.of(Route("put", "POST", "/content"))
-_BY_STATUS = {
-    401: ("authentication", "Sign in first."),
-    403: ("permission", "You may not do this."),
-    404: ("not-found", "There is nothing at this address."),
-    405: ("invalid-input", "This address does not know that method."),
-}
 
 
 def _convert(value: object, kind: Any, name: str, *, strict: bool = False) -> object:
@@ -339,8 +300,3 @@ def _json_object(body: bytes) -> dict[str, object]:
         return msgspec.json.decode(body, type=dict[str, object])
     except msgspec.MsgspecError as error:
         raise InvalidInputError(f"The body must be one JSON object: {error}.") from None
-
-
-def _error_of(kwargs: dict[str, Any]) -> BaseException | None:
-    exc_info = kwargs.get("exc_info")
-    return exc_info[1] if exc_info else None

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
-from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from neuronexus_kernel.errors import AuthenticationError, InvalidInputError
 from neuronexus_kernel.hub.events import chain
 from neuronexus_server.authorizer import ForMembers
+from neuronexus_server.problems import Problems
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub.records import Event
@@ -112,7 +113,7 @@ class Broadcast:
             reader.offer(events)
 
 
-class StreamHandler(ForMembers, WebSocketHandler, JupyterHandler):
+class StreamHandler(ForMembers, Problems, WebSocketHandler, JupyterHandler):
     """Sends JSON lists of events above ``since``, of one project if asked.
 
     Each event's ``previous`` is the one sent before it, ``since`` for the first.
@@ -140,7 +141,7 @@ class StreamHandler(ForMembers, WebSocketHandler, JupyterHandler):
         from neuronexus_server.context import visitor_of
 
         if self.neuronexus_credentials and self.current_user is None:
-            raise HTTPError(401)
+            raise AuthenticationError("The sign-in has ended; sign in again.")
         self._hub = visitor_of(self)
         self._last = self._since()
         self._project = self.get_query_argument("project", "") or None
@@ -211,4 +212,4 @@ class StreamHandler(ForMembers, WebSocketHandler, JupyterHandler):
         try:
             return max(0, int(self.get_query_argument("since", "0")))
         except ValueError:
-            raise HTTPError(422, reason="since must be a number") from None
+            raise InvalidInputError("since: Expected `int`.") from None

@@ -39,7 +39,7 @@ def check_shapes(architecture: Architecture, weights: Mapping[str, np.ndarray]) 
 
 
 def check_task(architecture: Architecture, data: Sequence[Dataset]) -> None:
-    """Check that an architecture fits data sets that belong to one task.
+    """Check that an architecture can be trained on data sets that belong to one task.
 
     A participant may hold the first few classes only; together they must have as many as the
     architecture has outputs.
@@ -49,6 +49,8 @@ def check_task(architecture: Architecture, data: Sequence[Dataset]) -> None:
     ArchitectureError
         Saying what does not fit.
     """
+    if architecture.parameter_count == 0:
+        raise ArchitectureError("The architecture has no parameters: there is nothing to train.")
     classes = max(share.classes for share in data)
     for share in data:
         architecture.check_task(share.input_shape, classes)

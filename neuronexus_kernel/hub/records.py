@@ -9,9 +9,10 @@ amounts are exact decimal text in NXS, content is named by CID.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+JSON: TypeAlias = Any
+"""A JSON value.  msgspec, which reads these records, knows no recursive types; it does check it."""
 
 Role = Literal["member", "operator"]
 Kind = Literal["code", "compute", "data", "hyperparameters"]

@@ -255,23 +255,23 @@ class RemoteHub:
         HubUnavailableError
             If the hub cannot be reached, at first or again.
         """
-        last, failures = since, 0
+        last, failures, patience = since, 0, _PAUSES[:2]
         while not self._closed:
             began = time.monotonic()
             try:
                 for event in self._stream(last, project):
                     if event.previous != last:
                         raise _Dropped("the stream skipped an event")
-                    last, failures = event.seq, 0
+                    last, failures, patience = event.seq, 0, _PAUSES
                     yield event
             except _Dropped as dropped:
                 if self._closed:
                     return
                 if time.monotonic() - began > _SETTLED:
-                    failures = 0
-                if failures == len(_PAUSES):
+                    failures, patience = 0, _PAUSES
+                if failures == len(patience):
                     raise self._unreachable(dropped) from dropped
-                time.sleep(_PAUSES[failures])
+                time.sleep(patience[failures])
                 failures += 1
 
     def network(self) -> Network:

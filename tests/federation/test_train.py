@@ -346,6 +346,12 @@ def test_data_that_do_not_fit_the_model_are_refused(blobs):
         train(SMALL, blobs(60), validation=blobs(60, shape=(7,)))
 
 
+def test_a_model_without_parameters_is_refused(blobs):
+    nothing = models.Architecture.capture(torch.nn.ReLU(), torch.zeros(1, 3))
+    with pytest.raises(ArchitectureError, match="nothing to train"):
+        train(Recipe(nothing), blobs(60, shape=(3,)))
+
+
 @pytest.mark.parametrize("data", [[], {}, 7, "digits", None, [np.zeros(3)], {"ada": None}])
 def test_what_is_no_data_set_is_refused(data):
     with pytest.raises(DatasetError):

@@ -58,7 +58,7 @@ def test_the_sign_in_leads_to_no_other_site(new_browser, new_member, onward):
     [
         ("login", "not the password", 401, "do not match"),
         ("register", PASSWORD, 409, "is taken"),
-        ("register", "short", 422, "too short"),
+        ("register", "tiny", 422, "too short"),
     ],
 )
 def test_what_went_wrong_is_said_on_the_page(
@@ -66,7 +66,7 @@ def test_what_went_wrong_is_said_on_the_page(
 ):
     member, _ = new_member()
     browser = new_browser()
-    response = browser.sign_in(name if password == "short" else member, password, mode=mode)
+    response = browser.sign_in(name if password == "tiny" else member, password, mode=mode)
     assert response.status_code == status
     assert words in response.text
     assert password not in response.text

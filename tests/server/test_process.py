@@ -118,12 +118,12 @@ def test_a_signal_ends_the_hub_and_all_that_it_started(tmp_path, dashboard, new_
 
 
 def test_an_idle_hub_ends_itself_but_not_while_it_is_used(tmp_path):
-    hub = start_hub(tmp_path, port=0, idle_seconds=1.5)
+    hub = start_hub(tmp_path, port=0, idle_seconds=1)
     remote = RemoteHub(hub.address)
     follower = remote.follow()
     remote.register("ada", "correct horse battery")
     assert next(follower).subject == "ada"
-    time.sleep(3)
+    time.sleep(2)
     assert hub.alive()
     follower.close()
     remote.close()

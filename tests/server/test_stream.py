@@ -11,13 +11,13 @@ from itertools import islice
 import msgspec
 import pytest
 import websocket
+from neuronexus_server.stream import Reader
 
 from neuronexus_kernel.errors import AuthenticationError, HubUnavailableError
 from neuronexus_kernel.hub.process import start_hub
 from neuronexus_kernel.hub.records import Event
 from neuronexus_kernel.hub.remote import RemoteHub
 from neuronexus_kernel.hub.routes import STREAM
-from neuronexus_server.stream import Reader
 
 PASSWORD = "correct horse battery"
 
