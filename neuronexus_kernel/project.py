@@ -280,7 +280,7 @@ class Project:
             weights_format.serialize(result.weights), name="weights", kind="weights"
         )
         updates = [
-            self.hub.put(_encode(update), kind="update", visibility="sealed").cid
+            self.hub.put(update.encode(), kind="update", visibility="sealed").cid
             for update in result.updates
         ]
         return self.hub.finish_run(
@@ -318,9 +318,3 @@ def _round(report: RoundReport) -> records.Round:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _encode(update):  # TEMP until the two RoundUpdates are one
-    from neuronexus_kernel.valuation.coalitions import RoundUpdates
-
-    return RoundUpdates(update.before, update.deltas, update.examples).encode()

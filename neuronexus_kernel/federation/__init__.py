@@ -13,14 +13,15 @@ from neuronexus_kernel.federation.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from neuronexus_kernel.federation.evaluation import Evaluation, Evaluator, evaluate
-    from neuronexus_kernel.federation.result import RoundReport, RoundUpdates, TrainingResult
+    from neuronexus_kernel.federation.result import RoundReport, TrainingResult
     from neuronexus_kernel.federation.run import train
+    from neuronexus_kernel.federation.updates import RoundUpdates
 
 _HOMES = {
     "Evaluation": "evaluation",
     "Evaluator": "evaluation",
     "RoundReport": "result",
-    "RoundUpdates": "result",
+    "RoundUpdates": "updates",
     "TrainingResult": "result",
     "evaluate": "evaluation",
     "train": "run",

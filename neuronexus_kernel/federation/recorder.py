@@ -11,7 +11,8 @@ import numpy as np
 
 from neuronexus_kernel.federation.client_app import DIVERGED, Outcome
 from neuronexus_kernel.federation.evaluation import Evaluator
-from neuronexus_kernel.federation.result import RoundReport, RoundUpdates
+from neuronexus_kernel.federation.result import RoundReport
+from neuronexus_kernel.federation.updates import RoundUpdates
 
 NAN = float("nan")
 
@@ -101,8 +102,8 @@ class Recorder:
             evaluation = self._evaluator.evaluate(weights)
             measured = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
         report = self._report(round, measured or {}, seconds)
-        if round and self._keep:
-            self.updates.append(self._round_updates(round))
+        if round and self._keep and self._deltas:
+            self.updates.append(self._round_updates())
         self.weights = weights
         self.reports.append(report)
         self._outcomes, self._deltas = [], {}
@@ -133,11 +134,10 @@ class Recorder:
             failures=failures,
         )
 
-    def _round_updates(self, round: int) -> RoundUpdates:
-        before = self._outcomes[0].cohort.weights if self._outcomes else self.weights
+    def _round_updates(self) -> RoundUpdates:
         examples = {
             self._names[update.partition_id]: update.num_examples
             for outcome in self._outcomes
             for update in outcome.updates
         }
-        return RoundUpdates(round, dict(before), self._deltas, examples)
+        return RoundUpdates(dict(self._outcomes[0].cohort.weights), self._deltas, examples)

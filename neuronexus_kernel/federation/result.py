@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuronexus_kernel.federation.recipe import Recipe
+from neuronexus_kernel.federation.updates import RoundUpdates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,28 +48,6 @@ class RoundReport:
     failures: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RoundUpdates:
-    """What each participant brought to one round: the material of valuation.
-
-    Attributes
-    ----------
-    round
-        Its number.
-    before
-        Weights that all started from.
-    deltas
-        By name: the participant's weights minus `before`.
-    examples
-        By name: size of the participant's data.
-    """
-
-    round: int
-    before: dict[str, np.ndarray]
-    deltas: dict[str, dict[str, np.ndarray]]
-    examples: dict[str, int]
-
-
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TrainingResult:
     """The outcome of `federation.train`.
@@ -86,7 +65,7 @@ class TrainingResult:
     seed
         The run's seed.
     updates
-        Each round's updates when they were kept, else empty.
+        Of each round in which somebody trained, when they were kept; else empty.
     interrupted
         Whether the run was stopped by the user before its last round.
     """

@@ -42,7 +42,7 @@ SEEDS = 5
 CLIENTS = 4
 """Clients among whom the public training split is dealt when the hub re-trains."""
 
-PASSES = 40
+PASSES = 80
 MOST_EXAMPLES = 60_000
 """Budget of one training: this many passes over the public split, but no more examples."""
 

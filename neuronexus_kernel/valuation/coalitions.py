@@ -14,25 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuronexus_kernel.content import dagcbor
-from neuronexus_kernel.errors import EvaluationError, InvalidInputError, NeuroNexusError
+from neuronexus_kernel.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from neuronexus_kernel.datasets import Dataset
-    from neuronexus_kernel.federation.result import RoundUpdates as TrainingUpdates
+    from neuronexus_kernel.federation.updates import RoundUpdates
     from neuronexus_kernel.models import Architecture
 
-FORMAT = "neuronexus/round-updates@1"
 MAX_PLAYERS = 12
 """Exact values need 2^players models a round."""
 
@@ -47,101 +44,6 @@ _COALITIONS_AT_ONCE = 64
 _EXAMPLES_AT_ONCE = 512
 
 Weights = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RoundUpdates:
-    """What the participants of one round sent, and the weights they started from.
-
-    Parameters
-    ----------
-    weights
-        The global weights at the start of the round: float arrays by name.
-    deltas
-        Each participant's trained weights minus `weights`, with the same names and shapes.
-    examples
-        How many examples each participant trained on; its weight in the average.
-
-    Raises
-    ------
-    InvalidInputError
-        If the participants differ between the fields, there are none or more than
-        `MAX_PLAYERS`, or a delta does not fit the weights.
-    """
-
-    weights: Weights
-    deltas: Mapping[str, Weights]
-    examples: Mapping[str, int]
-
-    def __post_init__(self) -> None:
-        if self.deltas.keys() != self.examples.keys():
-            raise InvalidInputError("Every participant of a round needs a delta and a count.")
-        if not 1 <= len(self.deltas) <= MAX_PLAYERS:
-            raise InvalidInputError(
-                f"Exact Shapley values are for 1 to {MAX_PLAYERS} participants a round, not "
-                f"{len(self.deltas)}; join some into groups."
-            )
-        shapes = {name: array.shape for name, array in self.weights.items()}
-        for player, delta in self.deltas.items():
-            if {name: array.shape for name, array in delta.items()} != shapes:
-                raise InvalidInputError(f"The update of {player} does not fit the weights.")
-            if self.examples[player] < 1:
-                raise InvalidInputError(f"{player} trained on {self.examples[player]} examples.")
-
-    @classmethod
-    def of(cls, updates: TrainingUpdates) -> RoundUpdates:
-        """Return the updates that `federation.train` kept of one round."""
-        return cls(weights=updates.before, deltas=updates.deltas, examples=updates.examples)
-
-    @property
-    def players(self) -> tuple[str, ...]:
-        """The participants, sorted."""
-        return tuple(sorted(self.deltas))
-
-    def encode(self) -> bytes:
-        """Return canonical bytes for the sealed store: DAG-CBOR around safetensors."""
-        from neuronexus_kernel.models import weights
-
-        return dagcbor.encode(
-            {
-                "format": FORMAT,
-                "participants": [
-                    {
-                        "delta": weights.serialize(self.deltas[player]),
-                        "examples": self.examples[player],
-                        "name": player,
-                    }
-                    for player in self.players
-                ],
-                "weights": weights.serialize(self.weights),
-            }
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> RoundUpdates:
-        """Read what `encode` wrote.
-
-        Raises
-        ------
-        EvaluationError
-            If the bytes are not such a document.
-        """
-        from neuronexus_kernel.models import weights
-
-        try:
-            node = dagcbor.decode(data)
-            if not isinstance(node, dict) or node.get("format") != FORMAT:
-                raise EvaluationError(f"its format is not {FORMAT}.")
-            parts = {part["name"]: part for part in node["participants"]}
-            if len(parts) != len(node["participants"]):
-                raise EvaluationError("a participant is in it twice.")
-            return cls(
-                weights=weights.deserialize(node["weights"]),
-                deltas={name: weights.deserialize(part["delta"]) for name, part in parts.items()},
-                examples={name: int(part["examples"]) for name, part in parts.items()},
-            )
-        except (NeuroNexusError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise EvaluationError(f"The updates of a round cannot be read: {error}") from None
 
 
 def shapley(players: Sequence[str], utility: Mapping[frozenset[str], float]) -> dict[str, float]:
@@ -164,9 +66,8 @@ def shapley(players: Sequence[str], utility: Mapping[frozenset[str], float]) -> 
     InvalidInputError
         If there are too many players, one is named twice, or a coalition is missing.
     """
+    _check_players(players)
     count = len(players)
-    if not 1 <= count <= MAX_PLAYERS or len(set(players)) != count:
-        raise InvalidInputError(f"Shapley values need 1 to {MAX_PLAYERS} different players.")
     missing = [set(group) for group in _coalitions(players) if group not in utility]
     if missing:
         raise InvalidInputError(f"{len(missing)} coalitions have no utility, such as {missing[0]}.")
@@ -219,6 +120,7 @@ def coalition_utilities(
     """
     import torch
 
+    _check_players(updates.players)
     coalitions = list(_coalitions(updates.players))
     mixing = _mixing(coalitions, updates)
     weights = {name: torch.tensor(array) for name, array in updates.weights.items()}
@@ -270,6 +172,14 @@ def shares(values: Mapping[str, float]) -> dict[str, int]:
     for name in by_remainder[: PARTS - sum(parts.values())]:
         parts[name] += 1
     return parts
+
+
+def _check_players(players: Sequence[str]) -> None:
+    if not 1 <= len(players) <= MAX_PLAYERS or len(set(players)) != len(players):
+        raise InvalidInputError(
+            f"Exact Shapley values need 1 to {MAX_PLAYERS} different players, not {len(players)}; "
+            "join some into groups."
+        )
 
 
 def _coalitions(players: Sequence[str]) -> Iterator[frozenset[str]]:

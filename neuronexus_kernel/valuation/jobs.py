@@ -266,8 +266,9 @@ def _read_weights_side(side: Document) -> tuple[Architecture, dict[str, np.ndarr
 
 
 def _participant_values(job: Document) -> dict[str, float]:
+    from neuronexus_kernel.federation.updates import RoundUpdates
     from neuronexus_kernel.models import Architecture
-    from neuronexus_kernel.valuation.coalitions import RoundUpdates, participant_values
+    from neuronexus_kernel.valuation.coalitions import participant_values
 
     if job["participants"] is None:
         return {}

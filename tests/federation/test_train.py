@@ -130,12 +130,12 @@ def test_named_participants_keep_their_names_and_their_order_does_not_matter(blo
 def test_kept_updates_add_up_to_the_model_of_the_round(blobs):
     people = {"ada": blobs(31, seed=2), "grace": blobs(20, seed=1)}
     result = train(SMALL, people, rounds=2, keep_updates=True, dtype="float64")
-    assert [each.round for each in result.updates] == [1, 2]
+    assert len(result.updates) == 2
     last = result.updates[-1]
     assert last.examples == {"ada": 31, "grace": 20}
     for name, final in result.weights.items():
         mean = sum(last.deltas[who][name] * count for who, count in last.examples.items()) / 51
-        np.testing.assert_allclose(last.before[name] + mean, final, atol=1e-12)
+        np.testing.assert_allclose(last.weights[name] + mean, final, atol=1e-12)
     assert train(SMALL, people).updates == ()
 
 
@@ -144,7 +144,7 @@ def test_training_goes_on_from_given_weights_and_leaves_them_alone(blobs):
     before = {name: array.copy() for name, array in start.items()}
     result = train(SMALL, blobs(60), rounds=1, initial_weights=start, keep_updates=True)
     assert same_bits(start, before)
-    assert same_bits(result.updates[0].before, before)
+    assert same_bits(result.updates[0].weights, before)
 
 
 def test_without_validation_the_training_examples_are_measured(blobs):

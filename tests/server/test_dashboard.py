@@ -9,6 +9,7 @@ import time
 import pytest
 import requests
 
+from neuronexus_kernel.errors import AuthenticationError
 from neuronexus_kernel.hub.process import start_hub
 from neuronexus_kernel.hub.remote import RemoteHub
 
@@ -75,12 +76,28 @@ def test_the_kernel_of_a_closed_page_ends_by_itself(member_browser, owner, serve
     wait_until(gone)
 
 
-def test_signing_out_ends_the_kernel_and_its_ticket(member_browser, server):
-    kernel_id, _ = member_browser.open_dashboard()
+def test_signing_out_ends_the_kernel_and_its_ticket(member_browser, server, connect):
+    kernel_id, page = member_browser.open_dashboard()
+    ticket = told(page)["ticket"]
+    assert connect(ticket).whoami().name == told(page)["account"]
     member_browser.get("/neuronexus/logout")
     headers = {"Authorization": f"Bearer {server.token}"}
     response = requests.get(f"{server.address}/api/kernels", headers=headers, timeout=30)
     assert kernel_id not in {kernel["id"] for kernel in response.json()}
+
+    def ended():
+        try:
+            return connect(ticket).whoami() is None
+        except AuthenticationError:
+            return True
+
+    wait_until(ended)
+
+
+def test_a_kernels_ticket_is_not_the_browsers_sign_in(member_browser):
+    kernel_id, page = member_browser.open_dashboard()
+    assert told(page)["ticket"] not in member_browser.cookies
+    end(member_browser, kernel_id)
 
 
 def test_a_warm_kernel_learns_whose_it_is_when_it_is_given_away(tmp_path, dashboard, new_browser):
@@ -101,7 +118,8 @@ def test_a_warm_kernel_learns_whose_it_is_when_it_is_given_away(tmp_path, dashbo
         assert browser.get(f"/api/kernels/{warm}").status_code == 403
         kernel_id, page = browser.open_dashboard()
         assert kernel_id == warm
-        assert told(page) == {"account": "ada", "cookies": []}
+        assert told(page)["account"] == "ada"
+        assert told(page)["cookies"] == []
         second, page = browser.open_dashboard()
         assert second != warm
         assert told(page)["account"] == "ada"

@@ -10,10 +10,10 @@ from neuronexus_kernel import models
 from neuronexus_kernel.content import dagcbor
 from neuronexus_kernel.datasets import Dataset
 from neuronexus_kernel.errors import EvaluationError, InvalidInputError
+from neuronexus_kernel.federation.updates import RoundUpdates
 from neuronexus_kernel.valuation.coalitions import (
     LOSS_LIMIT,
     PARTS,
-    RoundUpdates,
     coalition_utilities,
     participant_values,
     shapley,
@@ -235,16 +235,22 @@ def test_bytes_that_are_no_updates_are_refused():
 def test_updates_that_do_not_fit_together_are_refused():
     updates = a_round()
     one = {"ada": updates.deltas["ada"]}
-    crowd = {f"p{i}": updates.deltas["ada"] for i in range(13)}
     for deltas, examples in [
         (one, {"alan": 1}),
         (one, {"ada": 0}),
         ({}, {}),
         ({"ada": {}}, {"ada": 1}),
-        (crowd, dict.fromkeys(crowd, 1)),
     ]:
         with pytest.raises(InvalidInputError):
             RoundUpdates(updates.weights, deltas, examples)
+
+
+def test_more_participants_than_can_be_valued_exactly_are_refused_before_any_work(validation):
+    updates = a_round()
+    crowd = {f"p{i}": updates.deltas["ada"] for i in range(13)}
+    many = RoundUpdates(updates.weights, crowd, dict.fromkeys(crowd, 1))
+    with pytest.raises(InvalidInputError, match="12 different players"):
+        participant_values(ARCHITECTURE, [many], validation)
 
 
 @settings(max_examples=100)

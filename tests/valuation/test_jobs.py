@@ -14,7 +14,7 @@ from neuronexus_kernel.errors import (
     RecipeError,
 )
 from neuronexus_kernel.valuation import jobs
-from neuronexus_kernel.valuation.coalitions import PARTS, RoundUpdates
+from neuronexus_kernel.valuation.coalitions import PARTS
 from neuronexus_kernel.valuation.improvement import paired_bound
 
 
@@ -145,7 +145,7 @@ def trained(parts):
 
 def participants(world, trained):
     return {
-        "rounds": [world.contents.add(RoundUpdates.of(u).encode()) for u in trained.updates],
+        "rounds": [world.contents.add(u.encode()) for u in trained.updates],
         "validation": world.contents.add(world.validation.encode()),
     }
 

@@ -5,8 +5,8 @@ import pytest
 
 from neuronexus_kernel.content import CID, dagcbor, new_id
 from neuronexus_kernel.errors import ContentError, EvaluationError
+from neuronexus_kernel.federation.updates import RoundUpdates
 from neuronexus_kernel.valuation import jobs, receipt
-from neuronexus_kernel.valuation.coalitions import RoundUpdates
 
 CONTRIBUTION = new_id()
 SALT = bytes(range(32))

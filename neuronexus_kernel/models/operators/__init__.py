@@ -1,7 +1,7 @@
 """The allow-list: the only operations a graph may name.
 
 To add one, write an `Operator` value in the file of its subject and name it here; if people
-write it in PyTorch, add how it is recognised to ``capture_rules.py``.
+write it in PyTorch, add how it is recognised to ``capture/tables.py``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Where the hub, its members and the clients of a run are in space.
 
-The hub is the origin.  Members sit on a flattened sphere at golden-angle steps, clients in a halo
-around them; a place depends only on the rank, so nobody moves when somebody joins.
+The hub is the origin.  Members sit on a flattened sphere, clients in a halo around them.  Places
+follow a low-discrepancy sequence (R2: Roberts 2018, "The unreasonable effectiveness of
+quasirandom sequences"): they are evenly spread at every number, and a place depends only on the
+rank, so nobody moves when somebody joins.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -14,14 +15,13 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float32]
 
-GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
+PLASTIC = 1.3247179572447460
+"""The real root of x³ = x + 1."""
 MEMBER_RADIUS = 3.4
 CLIENT_RADIUS = 5.2
 FLATNESS = 0.62
 CAPACITY = 256
 """How many members and clients are drawn at most."""
-
-_CLIENT = re.compile(r"client (\d{1,6})")
 
 
 def member_places(count: int) -> Points:
@@ -37,20 +37,13 @@ def member_places(count: int) -> Points:
     Points
         Shape ``(count, 3)``, float32.
     """
-    return _shell(count, MEMBER_RADIUS, turn=0.6)
+    return (MEMBER_RADIUS * _shell(count, turn=0.0)).astype(np.float32)
 
 
 def client_places(count: int) -> Points:
     """Return the places of a run's clients by index, shape ``(count, 3)``, float32."""
-    places = _shell(count, 1.0, turn=2.1)
-    spread = CLIENT_RADIUS + 0.7 * (_low_discrepancy(count, 3) - 0.5)
-    return (places * spread[:, None]).astype(np.float32)
-
-
-def client_index(name: str) -> int | None:
-    """Return the index of an anonymous client such as ``client 3``, or None for other names."""
-    match = _CLIENT.fullmatch(name)
-    return int(match[1]) if match else None
+    spread = CLIENT_RADIUS + 0.7 * (np.arange(count) * (PLASTIC - 1.0) % 1.0 - 0.5)
+    return (spread[:, None] * _shell(count, turn=0.13)).astype(np.float32)
 
 
 def arrange(members: Sequence[str], clients: int) -> tuple[Points, Mapping[str, int]]:
@@ -82,23 +75,11 @@ def rows_of(names: Iterable[str], rows: Mapping[str, int]) -> list[int]:
     return [rows[name] for name in names if name in rows]
 
 
-def _shell(count: int, radius: float, *, turn: float) -> Points:
-    angle = turn + GOLDEN_ANGLE * np.arange(count)
-    height = 2.0 * _low_discrepancy(count, 2) - 1.0
+def _shell(count: int, *, turn: float) -> NDArray[np.float64]:
+    """Return places on a flattened sphere of radius 1, turned by a part of a full turn."""
+    rank = np.arange(1, count + 1)
+    angle = 2.0 * np.pi * ((0.5 + turn + rank / PLASTIC) % 1.0)
+    height = 2.0 * ((0.5 + rank / PLASTIC**2) % 1.0) - 1.0
     height *= 0.86  # nobody straight above the hub, where labels would meet
     ring = np.sqrt(1.0 - height**2)
-    return np.column_stack(
-        [radius * ring * np.cos(angle), radius * FLATNESS * height, radius * ring * np.sin(angle)]
-    ).astype(np.float32)
-
-
-def _low_discrepancy(count: int, base: int) -> NDArray[np.float64]:
-    """Return the first points of the van der Corput sequence: evenly spread at every length."""
-    values = np.zeros(count)
-    index = np.arange(1, count + 1)
-    scale = 1.0 / base
-    while index.any():
-        values += scale * (index % base)
-        index //= base
-        scale /= base
-    return values
+    return np.column_stack([ring * np.cos(angle), FLATNESS * height, ring * np.sin(angle)])

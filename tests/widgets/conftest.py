@@ -1,7 +1,8 @@
 """A hub whose whole history is a list of events: what it answers follows from them alone.
 
-It materialises records from events by its own plain bookkeeping, so that a snapshot taken in the
-middle can be compared with what the dashboard makes of the events.
+It makes records from events by plain bookkeeping of its own, so that a snapshot taken in the
+middle can be compared with what the dashboard makes of the events.  `ScriptedHub` is given to
+tests as the fixture ``scripted``, a class; ``hub`` is one with a short history.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from neuronexus_kernel.errors import HubUnavailableError, NotFoundError
 from neuronexus_kernel.hub.records import (
@@ -328,3 +331,72 @@ def _contributions(log: list[Event]) -> dict[str, Contribution]:
             reason=data.get("reason") or old.reason,
         )
     return found
+
+
+@pytest.fixture(scope="session")
+def scripted() -> type[ScriptedHub]:
+    """The class of scripted hubs."""
+    return ScriptedHub
+
+
+@pytest.fixture
+def hub() -> Iterator[ScriptedHub]:
+    """A hub with three people, a project, one finished run and one paid contribution."""
+    hub = ScriptedHub()
+    tell_a_story(hub)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def empty_hub() -> Iterator[ScriptedHub]:
+    """A hub where nothing has happened, looked at by a guest."""
+    hub = ScriptedHub(name=None)
+    yield hub
+    hub.close()
+
+
+def tell_a_story(hub: ScriptedHub) -> None:
+    """Play a short story: people, a project, a run, a better head, a reward and a refusal."""
+    for name in ("ada", "grace", "alan"):
+        hub.tell("account.registered", name, None)
+    hub.tell("project.created", "p1", "p1", name="digits", owner="ada")
+    hub.tell("version.created", "v0", number=0, author="ada", accuracy=None)
+    hub.tell(
+        "run.started",
+        "r1",
+        author="ada",
+        rounds=3,
+        participants=[],
+        clients=6,
+        clients_per_round=2,
+    )
+    for number, accuracy in enumerate((0.5, 0.7, 0.8), start=1):
+        hub.tell(
+            "run.round",
+            "r1",
+            round=number,
+            loss=1.0 / number,
+            accuracy=accuracy,
+            seconds=0.25,
+            clients=[f"client {number}", "client 0"],
+        )
+    hub.tell("version.created", "v1", number=1, author="ada", accuracy=0.8)
+    hub.tell("run.finished", "r1", state="finished", version=1)
+    said = {"kind": "compute", "author": "ada", "note": "first training"}
+    tell_contribution(hub, "c1", said, "submitted", "evaluating")
+    hub.tell("head.changed", "v1", number=1, accuracy=0.78)
+    tell_contribution(hub, "c1", said | {"value": 0.6125}, "accepted")
+    hub.tell("ledger.entry", "e0", index=0, contribution="c1", amounts={"ada": "612.5"})
+    tell_contribution(hub, "c1", said | {"value": 0.6125, "reward": "612.5"}, "rewarded")
+    said = {"kind": "hyperparameters", "author": "grace", "note": "slower"}
+    tell_contribution(hub, "c2", said, "submitted", "evaluating")
+    refused = {"value": -0.0031, "reason": "It does not improve the model."}
+    tell_contribution(hub, "c2", said | refused, "rejected")
+
+
+def tell_contribution(hub: ScriptedHub, name: str, said: dict[str, JSON], *stages: str) -> None:
+    """Tell that a contribution passed stages."""
+    data: dict[str, JSON] = {"value": None, "reward": "0", "reason": None, **said}
+    for stage in stages:
+        hub.tell(f"contribution.{stage}", name, "p1", **data)

@@ -1,0 +1,87 @@
+"""Numbers, times and sentences as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from neuronexus_widgets import words
+
+from neuronexus_kernel.hub.records import Event
+from neuronexus_kernel.ledger.amounts import UNITS
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@given(st.text(max_size=200))
+def test_escaped_text_holds_no_character_that_could_open_a_tag_or_end_an_attribute(text):
+    escaped = words.escape(text)
+    assert not set("<>\"'") & set(escaped)
+
+
+@given(st.text(max_size=200))
+def test_escaped_text_cannot_hide_or_reorder_what_follows(text):
+    assert not any(character in "\x00\x1b‪‮⁦⁩" for character in words.escape(text))
+
+
+def test_long_text_is_cut():
+    assert words.escape("a" * 500, 10) == "a" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    ("units", "text"),
+    [
+        (0, "0.00"),
+        (12_345 * UNITS // 10, "1,234.50"),
+        (-UNITS // 2, "−0.50"),
+        (UNITS - 1, "0.99"),
+        (1, "0.00"),
+        (-1, "0.00"),
+        (10**27 * UNITS, f"{10**27:,}.00"),
+    ],
+)
+def test_amounts_are_rounded_towards_zero_and_grouped(units, text):
+    assert words.nxs(units) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.0123, "+1.23 pp"), (-0.0031, "−0.31 pp"), (0.0, "0.00 pp")]
+)
+def test_an_improvement_has_its_sign(value, text):
+    assert words.points(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "just now"), (3, "just now"), (25, "20 s ago"), (300, "5 min ago"), (7300, "2 h ago")],
+)
+def test_times_read_as_how_long_ago(seconds, text):
+    assert words.ago((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == text
+
+
+def test_a_malformed_time_reads_as_nothing():
+    assert words.ago("yesterday-ish", NOW) == ""
+
+
+def test_every_kind_of_event_of_the_hub_is_told_or_left_out_on_purpose(hub):
+    untold = {event.kind for event in hub.log if words.tell(event) is None}
+    assert untold == {"ledger.entry", "contribution.evaluating", "contribution.accepted"}
+
+
+def test_a_sentence_about_a_hostile_event_is_harmless():
+    data = {"author": "<img src=x onerror=alert(1)>", "kind": "<script>", "reward": "1"}
+    event = Event(
+        seq=1,
+        previous=0,
+        time="",
+        kind="contribution.rewarded",
+        project=None,
+        subject="c",
+        data=data,
+    )
+    told = words.tell(event)
+    assert told is not None
+    assert "<img" not in told
+    assert "<script" not in told
