@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 
 from jupyter_server.auth.authorizer import Authorizer
 from jupyter_server.base.handlers import APIVersionHandler, FileFindHandler, Template404
-from jupyter_server.services.api.handlers import IdentityHandler
 from jupyter_server.services.kernels.handlers import KernelHandler
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
-from jupyter_server.services.security.handlers import CSPReportHandler
 
 if TYPE_CHECKING:
     from jupyter_server.auth.identity import User
     from jupyter_server.base.handlers import JupyterHandler
 
-_OPEN = (APIVersionHandler, CSPReportHandler, FileFindHandler, IdentityHandler, Template404)
+_OPEN = (APIVersionHandler, FileFindHandler, Template404)
 
 
 class ForMembers:

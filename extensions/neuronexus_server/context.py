@@ -47,12 +47,22 @@ class HubContext:
         self.broadcast = Broadcast(hub.subscribe)
         self.last_request = time.monotonic()
         self.streams = 0
+        self._calls = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nx-hub")
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking method of the hub on a thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: method(*args, **kwargs))
+        self._calls += 1
+        try:
+            return await loop.run_in_executor(self._threads, lambda: method(*args, **kwargs))
+        finally:
+            self._calls -= 1
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a stream is open or a call is under way."""
+        return self.streams > 0 or self._calls > 0
 
     def touch(self) -> None:
         """Note that somebody uses the hub."""

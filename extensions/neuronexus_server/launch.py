@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from neuronexus_kernel.hub.local import LocalHub
     from neuronexus_server.context import HubContext
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _WILDCARDS = {"", "0.0.0.0", "::", "*"}
 _IDLE_CHECK_SECONDS = 1.0
 _HEADERS = {"X-Frame-Options": "SAMEORIGIN", "Referrer-Policy": "same-origin"}
@@ -178,6 +179,7 @@ class _HubServer:
             allow_root=True,
             root_dir=str(root),
             default_url="/neuronexus/dashboard",
+            extra_template_paths=[str(_TEMPLATES)],
             allow_unauthenticated_access=False,
             identity_provider_class=NeuroNexusIdentityProvider,
             authorizer_class=NeuroNexusAuthorizer,
@@ -230,7 +232,7 @@ class _HubServer:
         assert limit is not None
         while True:
             await asyncio.sleep(min(_IDLE_CHECK_SECONDS, limit / 4))
-            if context.streams or app.kernel_manager.in_use or self._hub.busy:
+            if context.in_use or app.kernel_manager.in_use or self._hub.busy:
                 context.touch()
             elif time.monotonic() - context.last_request > limit:
                 app.stop()
@@ -258,10 +260,9 @@ def _leave_the_users_jupyter_alone(home: Path) -> None:
     os.environ["JUPYTER_RUNTIME_DIR"] = str(runtime / "run")
     os.environ.pop("JUPYTER_TOKEN", None)
     # Voila looks for page templates in Jupyter's data folders only.
-    ours = Path(__file__).parent / "templates" / "voila"
     theirs = share / "voila" / "templates"
     shutil.rmtree(theirs, ignore_errors=True)
-    shutil.copytree(ours, theirs)
+    shutil.copytree(_TEMPLATES / "voila", theirs)
 
 
 def _skip_slow_import() -> None:

@@ -9,6 +9,7 @@ for: its queue is thrown away and it reads history again from the last event it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -104,9 +105,10 @@ class Broadcast:
         self._unsubscribe()
 
     def _committed(self, events: Sequence[Event]) -> None:
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._offer, tuple(events))
+        # A loop that was closed meanwhile has no readers; the commit must not suffer from that.
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._offer, tuple(events))
 
     def _offer(self, events: Sequence[Event]) -> None:
         for reader in self._readers:

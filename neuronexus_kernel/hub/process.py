@@ -23,8 +23,12 @@ import msgspec
 from neuronexus_kernel.errors import HubUnavailableError
 from neuronexus_kernel.hub.routes import API
 
+BUSY = 75
+"""Exit status of a hub whose database is open in another process."""
+
 _PROBE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_LOG_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +219,9 @@ def _wait_until_up(home: Path, process: subprocess.Popen[bytes], timeout: float)
     raise TimeoutError(f"no answer within {timeout:g} seconds")
 
 
-BUSY = 75
-"""Exit status of a hub whose database is open in another process."""
-
-
 def _private_log(path: Path) -> IO[bytes]:
+    if path.exists() and path.stat().st_size > _LOG_BYTES:
+        path.replace(path.with_name(path.name + ".1"))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     file = os.fdopen(descriptor, "ab")
     file.seek(0, os.SEEK_END)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from threading import Event as Flag
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
@@ -58,7 +59,7 @@ _REPEATABLE = frozenset(
 )
 # What a server or a proxy cuts off without a word of explanation is larger than this.
 _LARGE = 1024 * 1024
-_PAUSES = (0.1, 0.5, 2.0, 5.0)
+_PAUSES = (0.1, 0.3, 0.6, 1.0, 1.0, 2.0, 2.0, 3.0)
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # The server pings every 15 seconds; three missed pings mean that it is gone.
 _SILENCE = 45.0
@@ -91,7 +92,7 @@ class RemoteHub:
         self._session: requests.Session | None = None
         self._sockets: set[WebSocket] = set()
         self._lock = Lock()
-        self._closed = False
+        self._closed = Flag()
 
     def __repr__(self) -> str:
         return f"RemoteHub({self._address!r})"
@@ -255,8 +256,9 @@ class RemoteHub:
         HubUnavailableError
             If the hub cannot be reached, at first or again.
         """
-        last, failures, patience = since, 0, _PAUSES[:2]
-        while not self._closed:
+        last, failures = since, 0
+        patience: tuple[float, ...] = _PAUSES[:2]
+        while not self._closed.is_set():
             began = time.monotonic()
             try:
                 for event in self._stream(last, project):
@@ -265,7 +267,7 @@ class RemoteHub:
                     last, failures, patience = event.seq, 0, _PAUSES
                     yield event
             except _Dropped as dropped:
-                if self._closed:
+                if self._closed.is_set():
                     return
                 if time.monotonic() - began > _SETTLED:
                     failures, patience = 0, _PAUSES
@@ -280,7 +282,7 @@ class RemoteHub:
 
     def close(self) -> None:
         """End every `follow` and let go of connections."""
-        self._closed = True
+        self._closed.set()
         with self._lock:
             sockets = list(self._sockets)
         for socket in sockets:
@@ -354,7 +356,7 @@ class RemoteHub:
 
     def _connections(self) -> requests.Session:
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise HubUnavailableError("This connection to the hub is closed; connect again.")
             if self._session is None:
                 self._session = _session(self._address)
@@ -403,7 +405,7 @@ class RemoteHub:
         host = urlsplit(self._address).hostname or ""
         socket = websocket.WebSocket(enable_multithread=True)
         try:
-            socket.connect(
+            socket.connect(  # type: ignore[no-untyped-call]
                 f"ws{self._address.removeprefix('http')}{STREAM}?{query}",
                 header=bearer,
                 timeout=self._timeout,
@@ -419,7 +421,7 @@ class RemoteHub:
         socket.settimeout(max(_SILENCE, self._timeout))
         with self._lock:
             self._sockets.add(socket)
-        if self._closed:
+        if self._closed.is_set():
             _end(socket)
         return socket
 
@@ -484,11 +486,11 @@ def _receive(socket: WebSocket) -> str | bytes:
 def _end(socket: WebSocket) -> None:
     """Close a WebSocket, also while another thread waits on it."""
     try:
-        socket.abort()
+        socket.abort()  # type: ignore[no-untyped-call]
     except OSError:
         pass
     finally:
-        socket.shutdown()
+        socket.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _cause(error: BaseException) -> str:

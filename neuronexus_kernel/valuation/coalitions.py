@@ -1,9 +1,14 @@
 """Who made the model better: exact Shapley values of the participants of a training run.
 
-In every round each coalition of that round's participants is asked what model it would have made
-without the others; a participant's value is its mean marginal gain over all orders of joining,
+In every round each coalition of that round's participants is asked what model its updates would
+have made alone; a participant's value is its mean marginal gain over all orders of joining,
 summed over the rounds (federated Shapley value: Wang, Rausch, Zhang, Jia, Song, "A Principled
 Approach to Data Valuation for Federated Learning", 2020, arXiv 2009.06192).
+
+Who is not in a coalition stands still: an update keeps the weight that it had in the round's
+average, where the paper averages over the members only.  So an update of nothing is worth
+exactly nothing; averaged among members it would damp the others' steps, and a free rider would
+be paid for that.
 
 The utility of a model is minus its cross-entropy on the validation split.  Accuracy on a small
 split moves in steps, so that one round's small update mostly scores zero and what is left is
@@ -115,8 +120,8 @@ def coalition_utilities(
 ) -> dict[frozenset[str], float]:
     """Return minus the mean validation loss of every coalition's model in one round.
 
-    A coalition's model is the round's weights plus its members' deltas averaged by their numbers
-    of examples; nobody's is the round's weights.
+    A coalition's model is the round's weights plus its members' deltas, each with the weight that
+    it had in the round's average; nobody's is the round's weights.
     """
     import torch
 
@@ -193,12 +198,11 @@ def _is_finite(weights: Weights) -> bool:
 
 
 def _mixing(coalitions: Sequence[frozenset[str]], updates: RoundUpdates) -> np.ndarray:
-    """Return each coalition's averaging weights: (coalitions, players) of float64."""
+    """Return each coalition's weight for each update: (coalitions, players) of float64."""
     counts = np.array([updates.examples[player] for player in updates.players], dtype=np.float64)
     members = np.array([[p in group for p in updates.players] for group in coalitions])
-    weighted = members * counts
-    totals: np.ndarray = weighted.sum(axis=1, keepdims=True)
-    return weighted / np.where(totals > 0, totals, 1)
+    mixing: np.ndarray = members * (counts / counts.sum())
+    return mixing
 
 
 def _mean_losses(

@@ -112,7 +112,7 @@ def server(home: Path, dashboard: Path) -> Iterator[HubProcess]:
         yield process
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def connect(server: HubProcess) -> Iterator[Callable[..., RemoteHub]]:
     hubs: list[RemoteHub] = []
 
@@ -130,7 +130,7 @@ def name() -> str:
     return f"ada-{uuid.uuid4().hex[:8]}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_member(connect: Callable[..., RemoteHub]) -> Callable[[], tuple[str, RemoteHub]]:
     def new_member() -> tuple[str, RemoteHub]:
         hub = connect()
@@ -142,12 +142,18 @@ def new_member(connect: Callable[..., RemoteHub]) -> Callable[[], tuple[str, Rem
     return new_member
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def member(new_member: Callable[[], tuple[str, RemoteHub]]) -> tuple[str, RemoteHub]:
+    """Return a member that many tests share: its name, and the hub as it sees it."""
+    return new_member()
+
+
+@pytest.fixture(scope="session")
 def owner(server: HubProcess, connect: Callable[..., RemoteHub]) -> RemoteHub:
     return connect(server.token)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_browser(server: HubProcess) -> Iterator[Callable[[], Browser]]:
     browsers: list[Browser] = []
 
@@ -160,11 +166,9 @@ def new_browser(server: HubProcess) -> Iterator[Callable[[], Browser]]:
         browser.session.close()
 
 
-@pytest.fixture
-def member_browser(
-    new_member: Callable[[], tuple[str, RemoteHub]], new_browser: Callable[[], Browser]
-) -> Browser:
-    member, _ = new_member()
+@pytest.fixture(scope="session")
+def member_browser(member: tuple[str, RemoteHub], new_browser: Callable[[], Browser]) -> Browser:
+    """Return the shared member's browser; tests that sign out use one of their own."""
     browser = new_browser()
-    browser.sign_in(member)
+    browser.sign_in(member[0])
     return browser

@@ -45,7 +45,7 @@ def test_two_visitors_get_kernels_that_know_them(new_member, new_browser):
     assert len(seen) == 2
 
 
-def test_the_page_asks_no_other_host_for_anything(member_browser):
+def test_the_page_asks_no_other_host_and_loads_what_it_needs(member_browser):
     kernel_id, page = member_browser.open_dashboard()
     end(member_browser, kernel_id)
     config = json.loads(
@@ -53,15 +53,9 @@ def test_the_page_asks_no_other_host_for_anything(member_browser):
     )
     assert config["fullMathjaxUrl"] is None
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
-    policy = member_browser.get("/neuronexus/auth").headers["Content-Security-Policy"]
-    assert "http" not in policy
-
-
-def test_the_page_loads_only_the_extensions_it_needs(member_browser):
-    kernel_id, page = member_browser.open_dashboard()
-    end(member_browser, kernel_id)
-    assert "jupyter-threejs" in page
-    assert "jupyterlab-preview" not in page
+    extensions = {extension["name"] for extension in config["federated_extensions"]}
+    assert {"bqplot", "jupyter-threejs", "@voila-dashboards/widgets-manager8"} <= extensions
+    assert "@voila-dashboards/jupyterlab-preview" not in extensions
 
 
 def test_the_kernel_of_a_closed_page_ends_by_itself(member_browser, owner, server):
@@ -76,11 +70,13 @@ def test_the_kernel_of_a_closed_page_ends_by_itself(member_browser, owner, serve
     wait_until(gone)
 
 
-def test_signing_out_ends_the_kernel_and_its_ticket(member_browser, server, connect):
-    kernel_id, page = member_browser.open_dashboard()
+def test_signing_out_ends_the_kernel_and_its_ticket(member, new_browser, server, connect):
+    browser = new_browser()
+    browser.sign_in(member[0])
+    kernel_id, page = browser.open_dashboard()
     ticket = told(page)["ticket"]
     assert connect(ticket).whoami().name == told(page)["account"]
-    member_browser.get("/neuronexus/logout")
+    browser.get("/neuronexus/logout")
     headers = {"Authorization": f"Bearer {server.token}"}
     response = requests.get(f"{server.address}/api/kernels", headers=headers, timeout=30)
     assert kernel_id not in {kernel["id"] for kernel in response.json()}
@@ -120,9 +116,6 @@ def test_a_warm_kernel_learns_whose_it_is_when_it_is_given_away(tmp_path, dashbo
         assert kernel_id == warm
         assert told(page)["account"] == "ada"
         assert told(page)["cookies"] == []
-        second, page = browser.open_dashboard()
-        assert second != warm
-        assert told(page)["account"] == "ada"
 
 
 @pytest.mark.parametrize("path", ["/neuronexus/static/auth.css", "/voila/static/voila.js"])

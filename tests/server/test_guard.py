@@ -65,17 +65,19 @@ class Channel:
         self.socket.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def visit(member_browser):
     """A member with the dashboard open: the browser, and the kernel of its page."""
     kernel_id, _ = member_browser.open_dashboard()
+    page = Channel(member_browser, kernel_id)
     yield member_browser, kernel_id
+    page.close()
     member_browser.post(
         f"/voila/api/shutdown/{kernel_id}", headers={"X-XSRFToken": member_browser.xsrf}
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def operator_browser(new_member, new_browser, owner):
     name, _ = new_member()
     owner.add_operator(name)
@@ -208,29 +210,30 @@ def test_a_stranger_cannot_reach_a_kernel(visit, new_browser):
     assert stranger.post(f"/voila/api/shutdown/{kernel_id}", headers=headers).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/api/kernels",
-        "/api/sessions",
-        "/api/contents",
-        "/api/kernelspecs",
-        "/api/config/common",
-        "/api/status",
-        "/api/terminals",
-        "/files/x",
-        "/nbconvert/html/x.ipynb",
-        "/view/x",
-        "/metrics",
-        "/voila",
-        "/voila/tree",
-        "/voila/render/small.ipynb",
-        "/voila/files/x.png",
-        "/voila/api/contents",
-        "/lab",
-        "/tree",
-    ],
-)
+CLOSED = [
+    "/api/kernels",
+    "/api/sessions",
+    "/api/contents",
+    "/api/kernelspecs",
+    "/api/config/common",
+    "/api/status",
+    "/api/terminals",
+    "/files/x",
+    "/nbconvert/html/x.ipynb",
+    "/view/x",
+    "/metrics",
+    "/voila",
+    "/voila/tree",
+    "/voila/render/small.ipynb",
+    "/voila/files/x.png",
+    "/voila/api/contents",
+    "/lab",
+    "/tree",
+    "/api/me",
+]
+
+
+@pytest.mark.parametrize("path", CLOSED)
 def test_a_member_reaches_nothing_else_of_jupyter(member_browser, new_browser, path):
     assert member_browser.get(path).status_code in (403, 404)
     stranger = new_browser().get(path)

@@ -29,27 +29,27 @@ def test_registering_signs_in_and_leads_to_the_dashboard(new_browser, connect, n
     assert browser.get("/neuronexus/auth", allow_redirects=False).status_code == 303
 
 
-def test_the_cookie_is_for_this_server_alone(new_browser, new_member):
-    member, _ = new_member()
-    cookie = cookie_of(new_browser().sign_in(member)).lower()
+def test_the_cookie_is_for_this_server_alone(new_browser, member):
+    taken, _ = member
+    cookie = cookie_of(new_browser().sign_in(taken)).lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert "path=/" in cookie
     assert "domain" not in cookie
 
 
-def test_after_the_sign_in_the_visitor_gets_where_they_wanted(new_browser, new_member):
-    member, _ = new_member()
-    response = new_browser().sign_in(member, next="/neuronexus/dashboard?project=digits")
+def test_after_the_sign_in_the_visitor_gets_where_they_wanted(new_browser, member):
+    taken, _ = member
+    response = new_browser().sign_in(taken, next="/neuronexus/dashboard?project=digits")
     assert response.headers["Location"] == "/neuronexus/dashboard?project=digits"
 
 
 @pytest.mark.parametrize(
     "onward", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"]
 )
-def test_the_sign_in_leads_to_no_other_site(new_browser, new_member, onward):
-    member, _ = new_member()
-    response = new_browser().sign_in(member, next=onward)
+def test_the_sign_in_leads_to_no_other_site(new_browser, member, onward):
+    taken, _ = member
+    response = new_browser().sign_in(taken, next=onward)
     assert response.headers["Location"] == "/neuronexus/dashboard"
 
 
@@ -62,11 +62,11 @@ def test_the_sign_in_leads_to_no_other_site(new_browser, new_member, onward):
     ],
 )
 def test_what_went_wrong_is_said_on_the_page(
-    new_browser, new_member, name, mode, password, status, words
+    new_browser, member, name, mode, password, status, words
 ):
-    member, _ = new_member()
+    taken, _ = member
     browser = new_browser()
-    response = browser.sign_in(name if password == "tiny" else member, password, mode=mode)
+    response = browser.sign_in(name if password == "tiny" else taken, password, mode=mode)
     assert response.status_code == status
     assert words in response.text
     assert password not in response.text
@@ -78,23 +78,23 @@ def test_what_was_typed_is_shown_as_text(new_browser):
     assert "<script>alert" not in response.text
 
 
-def test_a_form_without_its_token_is_not_accepted(new_browser, new_member):
-    member, _ = new_member()
+def test_a_form_without_its_token_is_not_accepted(new_browser, member):
+    taken, _ = member
     browser = new_browser()
     response = browser.post(
-        "/neuronexus/auth", data={"mode": "login", "name": member, "password": PASSWORD}
+        "/neuronexus/auth", data={"mode": "login", "name": taken, "password": PASSWORD}
     )
     assert response.status_code == 403
     assert "try again" in response.text
     assert not any(cookie.name.startswith("neuronexus") for cookie in browser.session.cookies)
 
 
-def test_signing_out_ends_the_token_everywhere(new_browser, new_member, connect):
-    member, _ = new_member()
+def test_signing_out_ends_the_token_everywhere(new_browser, member, connect):
+    taken, _ = member
     browser = new_browser()
-    browser.sign_in(member)
+    browser.sign_in(taken)
     token = next(c.value for c in browser.session.cookies if c.name.startswith("neuronexus"))
-    assert connect(token).whoami().name == member
+    assert connect(token).whoami().name == taken
     response = browser.get("/neuronexus/logout")
     assert response.url.endswith("/neuronexus/auth")
     with pytest.raises(AuthenticationError):

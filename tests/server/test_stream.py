@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 import uuid
@@ -43,7 +45,7 @@ def test_history_comes_first_and_then_what_happens(connect, new_member):
 
 def test_every_event_names_the_one_before_it(connect, new_member):
     start = connect().events()[-1].seq if connect().events() else 0
-    count = 12
+    count = 6
     with ThreadPoolExecutor(4) as pool:
         followers = [
             pool.submit(lambda: list(islice(connect().follow(since=start), count)))
@@ -92,6 +94,7 @@ def test_a_follow_survives_a_restart_of_the_hub(tmp_path):
         port = int(first.address.rsplit(":", 1)[1])
         with ThreadPoolExecutor() as pool:
             future = pool.submit(next, follower)
+            os.kill(first.pid, signal.SIGINT)  # as by Ctrl-C
             first.stop()
             with start_hub(tmp_path, port=port, arguments=("--no-warm-kernel",)) as second:
                 assert second.address == first.address

@@ -124,12 +124,12 @@ def mean_loss(weights, validation):
     return float((np.log(np.exp(scores).sum(axis=1)) - chosen).mean())
 
 
-def test_a_coalition_is_the_model_that_its_members_would_have_made_alone(validation):
+def test_a_coalition_is_the_model_that_its_updates_would_have_made_alone(validation):
     updates = a_round()
     utility = coalition_utilities(ARCHITECTURE, updates, validation)
     assert set(utility) == set(coalitions(["ada", "alan", "grace"]))
     for group, value in utility.items():
-        total = sum(updates.examples[player] for player in group)
+        total = sum(updates.examples.values())
         weights = {
             name: array
             + sum((updates.examples[p] / total) * updates.deltas[p][name] for p in sorted(group))
@@ -137,6 +137,14 @@ def test_a_coalition_is_the_model_that_its_members_would_have_made_alone(validat
         }
         weights = {name: array.astype(np.float32) for name, array in weights.items()}
         assert value == pytest.approx(-mean_loss(weights, validation), abs=1e-6)
+
+
+def test_a_free_rider_who_sends_nothing_is_worth_exactly_nothing(validation):
+    updates = a_round(scale=3.0)
+    nothing = {name: np.zeros_like(array) for name, array in updates.weights.items()}
+    deltas = {**updates.deltas, "rider": nothing}
+    joined = RoundUpdates(updates.weights, deltas, {**updates.examples, "rider": 1000})
+    assert participant_values(ARCHITECTURE, [joined], validation)["rider"] == pytest.approx(0)
 
 
 def test_values_over_all_rounds_sum_to_the_fall_of_the_loss(validation):

@@ -159,7 +159,7 @@ def test_trained_weights_beat_untrained_ones(world, trained):
 
 
 def test_the_gain_is_shared_by_what_each_participant_brought(world, trained):
-    start = trained.updates[0].before
+    start = trained.updates[0].weights
     description = world.weights(start, trained.weights, participants=participants(world, trained))
     result = run(world, description)
     assert list(result["values"]) == ["ada", "alan", "grace"]

@@ -117,9 +117,10 @@ class Teller:
 
 
 def comparable(state: DashboardState) -> DashboardState:
-    """Leave out what a snapshot tells of the past in other words than events do."""
+    """Leave out what only a snapshot tells, and what it tells in other words than events do."""
     contributions = tuple(replace(c, reward=c.reward or "0") for c in state.contributions)
-    return replace(state, contributions=contributions)
+    members = tuple(replace(member, rewarded=0) for member in state.members)
+    return replace(state, contributions=contributions, members=members)
 
 
 @settings(max_examples=60, deadline=None)

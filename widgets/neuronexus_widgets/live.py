@@ -32,11 +32,14 @@ HEARTBEAT = 1.0
 """Longest time between two batches, so that clocks on the page go on."""
 LOOK_EVERY = 10.0
 """How often the hub is asked who is here, in seconds."""
+LOOK_AGAIN = 1.0
+"""How soon it is asked again when an event changes more of the network than it tells."""
 BUSY_AFTER = 0.5
 """How long the loop may leave a batch waiting before the thread delivers it itself."""
 
 _log = logging.getLogger(__name__)
 _TELLS_MORE = frozenset({"contribution.accepted", "contribution.rewarded"})
+_MOVES_PEOPLE = frozenset({"account.registered", "run.finished", "contribution.rewarded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ class Live:
     def _deliver(self) -> None:
         told: Connection | None = None
         looked = time.monotonic()
+        look_at = looked + LOOK_EVERY
         while not self._stopped.is_set():
             with self._news:
                 if not self._events and self._connection == told:
@@ -178,8 +182,11 @@ class Live:
                 return
             network: Network | None = None
             contributions: tuple[Contribution, ...] = ()
-            if connection == "live" and time.monotonic() - looked > LOOK_EVERY:
+            if any(event.kind in _MOVES_PEOPLE for event in events):
+                look_at = min(look_at, looked + LOOK_AGAIN)
+            if connection == "live" and time.monotonic() >= look_at:
                 network, looked = self._look(), time.monotonic()
+                look_at = looked + LOOK_EVERY
             if any(event.kind in _TELLS_MORE for event in events):
                 contributions = self._read(events)
             self._hand_over(Batch(events, network, contributions, connection, gap))

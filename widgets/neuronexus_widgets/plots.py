@@ -257,10 +257,14 @@ def _frozen(curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _rectangles(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return curves of unequal length as two rectangles, the last point repeated."""
-    curves = [curve for curve in curves if curve[0]]
-    if not curves:
-        return np.zeros(0), np.zeros(0)
+    """Return curves of unequal length as two rectangles, the last point repeated.
+
+    bqplot drops dimensions of size one, so a lone curve is one row and points are left out.
+    """
+    curves = [curve for curve in curves if len(curve[0]) > 1]
+    if len(curves) < 2:
+        alone = curves[0] if curves else ((), ())
+        return np.array(alone[0], float), np.array(alone[1], float)
     length = max(len(x) for x, _ in curves)
     rows = [[[*part, *[part[-1]] * (length - len(part))] for part in curve] for curve in curves]
     both = np.array(rows, float)

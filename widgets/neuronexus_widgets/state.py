@@ -202,11 +202,12 @@ def load(hub: Hub, project: str | None = None) -> DashboardState:
     me = account.name if account else None
     known = hub.projects()
     chosen = hub.project(project) if project else (known[-1] if known else None)
+    lately = hub.events(max(0, network.seq - FEED_KEPT), limit=FEED_KEPT)
     state = DashboardState(
         seq=network.seq,
         me=me,
         projects=tuple((item.id, item.name) for item in known),
-        feed=tuple(reversed(hub.events(max(0, network.seq - FEED_KEPT), limit=FEED_KEPT))),
+        feed=tuple(event for event in reversed(lately) if event.seq <= network.seq),
         tokens=_tokens(hub.ledger_lines(account=me) if me else []),
     )
     state = see(state, network)
@@ -347,7 +348,11 @@ def _concerns(state: DashboardState, event: Event) -> bool:
 
 
 def _count(state: DashboardState, event: Event) -> DashboardState:
-    """Carry hub-wide counts and the members' figures forward by one event."""
+    """Carry hub-wide counts and the members' figures forward by one event.
+
+    How many contributions of a member were rewarded is left to the next look at the network: one
+    contribution may be paid several times.
+    """
     t, data = replace(state.totals, seq=event.seq), event.data
     members = state.members
     match event.kind:
@@ -373,12 +378,6 @@ def _count(state: DashboardState, event: Event) -> DashboardState:
             members = tuple(
                 replace(m, contributions=m.contributions + 1) if m.name == author else m
                 for m in members
-            )
-        case "contribution.rewarded":
-            before = next((c.state for c in state.contributions if c.id == event.subject), None)
-            author = _text(data, "author") if before != "rewarded" else ""
-            members = tuple(
-                replace(m, rewarded=m.rewarded + 1) if m.name == author else m for m in members
             )
         case "ledger.entry":
             t = replace(t, minted=t.minted + _minted(data))
