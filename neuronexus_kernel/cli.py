@@ -103,6 +103,9 @@ def _add_hub(parser: argparse.ArgumentParser) -> None:
     status = actions.add_parser("status", help="say where the hub is and how it does")
     _add_home(status)
     status.set_defaults(command=_hub_status)
+    stop = actions.add_parser("stop", help="end the hub that runs in the background")
+    _add_home(stop)
+    stop.set_defaults(command=_hub_stop)
     operator = actions.add_parser("operator", help="name operators")
     names = operator.add_subparsers(title="actions", required=True, metavar="ACTION")
     add = names.add_parser("add", help="make an operator, or give an account the role")
@@ -136,6 +139,22 @@ def _hub_status(options: argparse.Namespace) -> int:
         f"{len(network.nodes)} accounts, {network.projects} projects, {network.versions} model "
         f"versions, {network.contributions} contributions, {network.minted} NXS minted"
     )
+    return 0
+
+
+def _hub_stop(options: argparse.Namespace) -> int:
+    import psutil
+
+    from neuronexus_kernel.hub.process import live_hub
+
+    found = live_hub(options.home or home_directory())
+    if found is None:
+        print("No hub runs there.")
+        return 0
+    process = psutil.Process(found.pid)
+    process.terminate()
+    process.wait(30)
+    print(f"The hub at {found.address} has ended.")
     return 0
 
 

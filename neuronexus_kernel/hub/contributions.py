@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from neuronexus_kernel.content import CID, check_id, dagcbor
-from neuronexus_kernel.datasets import curation
+from neuronexus_kernel.datasets import Dataset, curation
 from neuronexus_kernel.errors import (
     ConflictError,
     DatasetError,
@@ -95,9 +95,11 @@ class Contributions:
             contributions = schema.contributions
             known = tx.first(sa.select(contributions).where(contributions.c.id == new.id))
             if known is not None:
+                if known.author != actor.name:
+                    raise ConflictError(f"The id {new.id} is of another contribution.")
                 return self._record(tx, known)
             self._check_quota(tx, actor)
-            _check_new(tx, project, content)
+            _check_new(tx, find_project(tx, project.id), content)
             tx.execute(
                 contributions.insert().values(
                     id=new.id,
@@ -190,7 +192,7 @@ class Contributions:
     def accept(self, tx: Transaction, row: sa.Row[Any], verdict: Verdict, *, against: str) -> None:
         """Record an improvement, fix everyone's share, and mint the confirmed ones."""
         parts = dict(verdict.parts) or {row.author: PARTS}
-        total = reward(verdict.value_nano, minted=self._tokens.minted(tx))
+        total = reward(verdict.value_nano, minted=self._tokens.minted(tx) + _promised(tx))
         earned = [name for name, weight in parts.items() if weight > 0]
         amounts = dict(
             zip(earned, split(total, [parts[name] for name in earned]), strict=True)
@@ -281,14 +283,7 @@ class Contributions:
         cid = linked(payload, "dataset")
         dataset = self._library.dataset(cid)
         check_fits(dataset, tuple(project.input_shape), project.classes, "The data set")
-        public = self._library.dataset(project.public)
-        double = curation.duplicates(dataset, set(public.row_hashes()))
-        if double.any():
-            raise DatasetError(
-                f"{int(double.sum())} of {len(dataset)} rows are exact duplicates of public rows "
-                f"or of each other (first: row {int(double.argmax())}). Leave them out: "
-                "only new examples can improve a model."
-            )
+        check_new_rows(dataset, self._library.dataset(project.public))
         return f"data:{cid}"
 
     def _check_run(
@@ -406,6 +401,23 @@ def changed_fields(payload: Mapping[str, dagcbor.Node]) -> dict[str, Any]:
     return dict(changes)
 
 
+def check_new_rows(dataset: Dataset, public: Dataset) -> None:
+    """Refuse rows that are public already.
+
+    Raises
+    ------
+    DatasetError
+        If a row is one of the public ones or repeats another; the message says which.
+    """
+    double = curation.duplicates(dataset, set(public.row_hashes()))
+    if double.any():
+        raise DatasetError(
+            f"{int(double.sum())} of {len(dataset)} rows are exact duplicates of public rows "
+            f"or of each other (first: row {int(double.argmax())}). Leave them out: "
+            "only new examples can improve a model."
+        )
+
+
 def head_key(project: sa.Row[Any]) -> str:
     """Return what a contribution to a project is compared with now, as text."""
     return f"{project.recipe} {project.public} {project.head}"
@@ -426,6 +438,13 @@ def _check_new(tx: Transaction, project: sa.Row[Any], content: str) -> None:
                 f"{row.author} submitted the same before (contribution {row.id}, {row.state}); "
                 "it is measured and paid once."
             )
+
+
+def _promised(tx: Transaction) -> int:
+    """Return the units that were earned and wait to be confirmed; they count as spent."""
+    shares = schema.shares
+    query = sa.select(sa.func.sum(shares.c.reward, type_=schema.Amount()))
+    return int(tx.scalar(query.where(sa.not_(shares.c.minted))) or 0)
 
 
 def _measured(tx: Transaction, verdict: Verdict) -> dict[str, object]:

@@ -8,9 +8,10 @@ into the queue.  The queue is the table of contributions itself, so that it surv
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -19,12 +20,18 @@ import sqlalchemy as sa
 
 from neuronexus_kernel.content import CID, dagcbor
 from neuronexus_kernel.content.dagcbor import Node
-from neuronexus_kernel.errors import NeuroNexusError, NotFoundError
+from neuronexus_kernel.errors import (
+    EvaluationError,
+    NeuroNexusError,
+    NotFoundError,
+    StoreError,
+)
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contributions import (
     Contributions,
     Verdict,
     changed_fields,
+    check_new_rows,
     find_contribution,
     head_key,
     linked,
@@ -47,6 +54,12 @@ MOST_EXAMPLES = 60_000
 """Budget of one training: this many passes over the public split, but no more examples."""
 
 MOST_ATTEMPTS = 5
+"""Evaluations during which the head may move before a contribution is given up."""
+
+RETRY_SECONDS = 30.0
+"""Pause of the queue when nothing can be written, as when the disk is full."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +127,6 @@ class Evaluator:
         """Begin to work; what a crash left half-measured is measured again."""
         if self._thread is not None:
             return
-        state = schema.contributions.c.state
-        self._database.write(
-            lambda tx: tx.execute(
-                schema.contributions.update().where(state == "evaluating").values(state="submitted")
-            )
-        )
         self._thread = threading.Thread(target=self._work, name="nx-evaluator", daemon=True)
         self._thread.start()
 
@@ -138,45 +145,62 @@ class Evaluator:
     def _work(self) -> None:
         while not self._stopping:
             self._news.clear()
-            row = self._database.write(self._take)
-            if row is None:
-                self._news.wait()
-            else:
-                self._measure(row)
+            try:
+                row = self._database.write(self._take)
+                if row is None:
+                    self._news.wait()
+                else:
+                    self._measure(row)
+            except NeuroNexusError as error:
+                # Nothing is decided while nothing can be written; the queue keeps its place.
+                _log.error("The evaluation queue pauses: %s", error)
+                self._news.wait(RETRY_SECONDS)
 
     def _take(self, tx: Transaction) -> sa.Row[Any] | None:
         contributions = schema.contributions
+        # Nothing is being measured now: what says so was left by a crash or a full disk.
         row = tx.first(
             sa.select(contributions)
-            .where(contributions.c.state == "submitted")
+            .where(contributions.c.state.in_(["submitted", "evaluating"]))
             .order_by(contributions.c.created, contributions.c.id)
             .limit(1)
         )
         if row is None:
             return None
-        return self._contributions.set_state(tx, row, "evaluating", attempts=row.attempts + 1)
+        return self._contributions.set_state(tx, row, "evaluating")
 
     def _measure(self, row: sa.Row[Any]) -> None:
         try:
             evaluation = self._describe(row)
             job = jobs.resolve(evaluation.description, self._load)
             result = self._executor.submit(jobs.perform, job).result()
-            self._decide(row, evaluation, result)
+            decide = self._decision(row, evaluation, result)
         except NeuroNexusError as error:
-            self._fail(row, str(error))
+            if isinstance(error, StoreError) and isinstance(error.__cause__, OSError):
+                raise  # the disk's fault, not the contribution's
+            decide = self._failure(row, str(error))
         except Exception as error:
-            # A mistake of ours must neither stop the queue nor be silent.
-            if not self._stopping:
-                self._fail(row, f"The hub made a mistake: {type(error).__name__}: {error}")
+            decide = self._mistake(row, error)
+        try:
+            self._database.write(decide)
+        except StoreError:
+            raise
+        except Exception as error:
+            self._database.write(self._mistake(row, error))
 
-    def _fail(self, row: sa.Row[Any], reason: str) -> None:
-        if self._stopping:
-            return
-
+    def _failure(self, row: sa.Row[Any], reason: str) -> Callable[[Transaction], None]:
         def change(tx: Transaction) -> None:
-            self._contributions.set_state(tx, row, "failed", reason=reason, decided=tx.time)
+            if not self._stopping:  # else it was we who ended the measuring
+                self._contributions.set_state(tx, row, "failed", reason=reason, decided=tx.time)
 
-        self._database.write(change)
+        return change
+
+    def _mistake(self, row: sa.Row[Any], error: Exception) -> Callable[[Transaction], None]:
+        """Let a mistake of ours neither stop the queue nor be silent."""
+        if not self._stopping:
+            _log.error("The evaluation of contribution %s failed.", row.id, exc_info=error)
+        reason = f"The hub made a mistake ({type(error).__name__}); its log says more."
+        return self._failure(row, reason)
 
     # -- describing ------------------------------------------------------------------------
 
@@ -191,24 +215,26 @@ class Evaluator:
         self, row: sa.Row[Any], payload: Mapping[str, Node], project: sa.Row[Any]
     ) -> Evaluation:
         recipe, public = project.recipe, project.public
+        data = self._library.dataset(public)
         moves: dict[str, str]
         extra = 0
         if row.kind == "data":
             more = self._library.dataset(linked(payload, "dataset"))
+            # Rows that became public since it was submitted were paid to somebody else.
+            check_new_rows(more, data)
             extra = len(more)
-            joined = self._library.dataset(public).concat(more)
+            joined = data.concat(more)
             moves = {"public": self._library.add(joined.encode())}
         else:
             moves = {"recipe": self._change(recipe, row.kind, payload)}
         after = {"recipe": recipe, "public": public, **moves}
-        rows = len(self._library.dataset(public))
         description: dict[str, Node] = {
             "kind": "recipes",
             "baseline": self._recipe_side(recipe, public),
             "candidate": self._recipe_side(after["recipe"], after["public"]),
             "held_out": CID.parse(project.held_out),
             "seeds": [secrets.randbelow(2**31) for _ in range(SEEDS)],
-            "budget": min(PASSES * rows, MOST_EXAMPLES),
+            "budget": min(PASSES * len(data), MOST_EXAMPLES),
             "clients": CLIENTS,
         }
         return Evaluation(description, {"recipe": recipe, "public": public}, moves, extra)
@@ -264,11 +290,23 @@ class Evaluator:
         try:
             return self._library.bytes_of(str(cid))
         except NotFoundError:
+            pass
+        try:
             return self._library.bytes_of(str(cid), sealed=True)
+        except (NotFoundError, StoreError) as error:
+            # A reason is for all to read, and must not name what is sealed.
+            _log.error("Sealed content cannot be read: %s", error)
+            raise EvaluationError(
+                "Sealed content that it needs is missing or corrupt; the hub's log names it. "
+                "Ask the hub's operator to restore it, then submit again."
+            ) from None
 
     # -- deciding --------------------------------------------------------------------------
 
-    def _decide(self, row: sa.Row[Any], evaluation: Evaluation, result: bytes) -> None:
+    def _decision(
+        self, row: sa.Row[Any], evaluation: Evaluation, result: bytes
+    ) -> Callable[[Transaction], None]:
+        """Write the receipt, and return the change that decides by it."""
         public, sealed = receipt.make_receipt(
             evaluation.description, result, contribution=row.id, contribution_kind=row.kind
         )
@@ -295,20 +333,22 @@ class Evaluator:
             else:
                 self._contributions.reject(tx, current, verdict, against=against)
 
-        self._database.write(change)
+        return change
 
     def _again(self, tx: Transaction, row: sa.Row[Any]) -> None:
         """Put a contribution back because the head moved while it was measured."""
-        if row.attempts >= MOST_ATTEMPTS:
+        attempts = row.attempts + 1
+        if attempts >= MOST_ATTEMPTS:
             self._contributions.set_state(
                 tx,
                 row,
                 "failed",
-                reason=f"The head moved during each of {row.attempts} evaluations; submit again.",
+                reason=f"The head moved during each of {attempts} evaluations; submit again.",
+                attempts=attempts,
                 decided=tx.time,
             )
         else:
-            self._contributions.set_state(tx, row, "submitted")
+            self._contributions.set_state(tx, row, "submitted", attempts=attempts)
 
     def _move(
         self,

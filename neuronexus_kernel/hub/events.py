@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from neuronexus_kernel.errors import InvalidInputError
+from neuronexus_kernel.errors import HubUnavailableError, InvalidInputError
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.database import Database
 from neuronexus_kernel.hub.records import Event
@@ -71,7 +71,10 @@ class EventLog:
         """Yield events above `since`, and new ones as they are committed, until closed."""
         while not self._closed:
             seen = self._commits
-            page = self.page(since, project=project)
+            try:
+                page = self.page(since, project=project)
+            except HubUnavailableError:  # closed since the line above
+                return
             for event in page:
                 since = event.seq
                 yield event

@@ -177,10 +177,12 @@ def check_password(password: str, name: str) -> None:
     Raises
     ------
     InvalidInputError
-        If it is shorter than 10 characters, has fewer than 5 different ones, or is built from
-        the account's name or one of the most guessed words.
+        If it is shorter than 10 characters or longer than 1,024, has fewer than 5 different
+        ones, or is built from the account's name or one of the most guessed words.
     """
-    if not isinstance(password, str) or not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+    if isinstance(password, str) and len(password) > MAX_PASSWORD:
+        raise InvalidInputError(f"The password is too long: {MAX_PASSWORD} characters at most.")
+    if not isinstance(password, str) or len(password) < MIN_PASSWORD:
         raise InvalidInputError(
             f"The password is too short: use at least {MIN_PASSWORD} characters, for example "
             "three or four unrelated words."

@@ -11,6 +11,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from neuronexus_kernel.content import CID, Visibility, dagcbor
+from neuronexus_kernel.content.cid import DAG_CBOR
 from neuronexus_kernel.datasets import Dataset
 from neuronexus_kernel.errors import (
     ContentError,
@@ -81,9 +82,10 @@ class Library:
     def record(self, tx: Transaction, root: Root) -> Root:
         """Record a root, unless it is there already; return it as recorded."""
         roots = schema.roots
-        known = tx.first(
-            sa.select(roots).where(roots.c.cid == root.cid, roots.c.visibility == root.visibility)
+        same = sa.select(roots).where(
+            roots.c.cid == root.cid, roots.c.visibility == root.visibility
         )
+        known = tx.first(same)
         if known is not None:
             return _root(known)
         tx.execute(
@@ -97,7 +99,7 @@ class Library:
                 created=tx.time,
             )
         )
-        return _root(tx.all(sa.select(roots).where(roots.c.cid == root.cid))[0])
+        return _root(tx.all(same)[0])
 
     def get(self, actor: Account | None, cid: str) -> bytes:
         """Return the bytes of a root that the visitor may see; see `Hub.get`."""
@@ -144,7 +146,9 @@ class Library:
         ContentError
             If the content is something else.
         """
-        node = (self._sealed if sealed else self._content).get_node(cid)
+        root = CID.parse(cid)
+        store = self._sealed if sealed else self._content
+        node = store.get_node(root) if root.codec == DAG_CBOR else None
         if not isinstance(node, dict):
             raise ContentError(f"{cid} is not a document with fields.")
         return cast("dict[str, dagcbor.Node]", node)

@@ -57,12 +57,16 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         home = settings.home
-        try:
-            home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise StoreError(f"The hub's folder {home} could not be made: {error}") from None
+        _make_private(home)
         self.settings = settings
         self.database = Database(home / "hub.duckdb")
+        try:
+            self._compose(home, settings)
+        except BaseException:
+            self.database.close()
+            raise
+
+    def _compose(self, home: Path, settings: Settings) -> None:
         self.library = Library(
             self.database,
             LocalStore(home / "content"),
@@ -90,6 +94,19 @@ class Services:
         self.evaluator.stop()
         self.events.close()
         self.database.close()
+
+
+def _make_private(home: Path) -> None:
+    """Make the hub's folder, open to its owner alone: it holds hashes and held-out data."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if home.stat().st_mode & 0o077:
+            home.chmod(0o700)
+    except OSError as error:
+        raise StoreError(
+            f"The hub's folder {home} could not be made, or not be closed to others: {error}. "
+            "Give the hub a folder of your own (NEURONEXUS_HOME)."
+        ) from None
 
 
 class LocalHub:

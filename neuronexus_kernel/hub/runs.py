@@ -104,6 +104,10 @@ class Runs:
                 return
             if row.state != "running":
                 raise ConflictError(f"The run {run} is {row.state}; it takes no more rounds.")
+            if not 0 <= report.round <= row.rounds:
+                raise InvalidInputError(
+                    f"The run {run} has rounds 0 to {row.rounds}, not {report.round}."
+                )
             tx.execute(
                 rounds.insert().values(
                     run=run,

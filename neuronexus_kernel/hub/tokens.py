@@ -30,10 +30,8 @@ class Tokens:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        query = sa.select(schema.ledger.c.leaf).order_by(schema.ledger.c.index)
-        leaves = database.read(lambda tx: tx.all(query))
         # Only the writer thread looks at this after the start.
-        self._frontier = merkle.Frontier.of(bytes(row.leaf) for row in leaves)
+        self._frontier = database.read(_frontier)
 
     def mint(
         self,
@@ -51,7 +49,7 @@ class Tokens:
         amounts
             Units above zero, by account.
         """
-        frontier = self._frontier.copy()
+        frontier = self._current(tx)
         given = [Posting(name, units) for name, units in amounts.items()]
         postings = sorted([*given, Posting(EMISSION, -sum(amounts.values()))], key=_by_account)
         entry = Entry(
@@ -81,7 +79,6 @@ class Tokens:
             contribution=contribution,
             amounts={name: format_nxs(units) for name, units in amounts.items()},
         )
-        # One entry a transaction is all we need so far; two would read the same frontier.
         tx.after_commit.append(lambda: self._advance(frontier))
 
     def minted(self, tx: Transaction) -> int:
@@ -125,6 +122,11 @@ class Tokens:
             ok=problem is None, entries=report.entries, root=report.root.hex(), problem=problem
         )
 
+    def _current(self, tx: Transaction) -> merkle.Frontier:
+        """Return a frontier of what the transaction sees: its own entries too."""
+        size = tx.scalar(sa.select(sa.func.count()).select_from(schema.ledger))
+        return self._frontier.copy() if int(size) == self._frontier.size else _frontier(tx)
+
     def _advance(self, frontier: merkle.Frontier) -> None:
         self._frontier = frontier
 
@@ -138,6 +140,11 @@ def sums(tx: Transaction) -> dict[str, int]:
     account = schema.postings.c.account
     query = sa.select(account, _total()).group_by(account).order_by(account)
     return {row.account: int(row.total) for row in tx.all(query)}
+
+
+def _frontier(tx: Transaction) -> merkle.Frontier:
+    query = sa.select(schema.ledger.c.leaf).order_by(schema.ledger.c.index)
+    return merkle.Frontier.of(bytes(row.leaf) for row in tx.all(query))
 
 
 def _total() -> sa.Label[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 _DONE = b"\0"
 _FAILED = b"\1"
+
+_GOODBYE_SECONDS = 5.0
+"""A child that has answered may take so long to end by itself, and clean up behind itself."""
 
 
 class ChildProcessExecutor(Executor):
@@ -42,7 +46,7 @@ class ChildProcessExecutor(Executor):
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._children: set[Any] = set()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._closed = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -62,14 +66,12 @@ class ChildProcessExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End every child that still runs."""
-        self._closed = True
-        with self._lock:
-            children = list(self._children)
-        for child in children:
-            child.kill()
-        if wait:
-            for child in children:
-                child.join(5)
+        with self._changed:
+            self._closed = True
+            for child in self._children:
+                child.kill()
+            if wait:
+                self._changed.wait_for(lambda: not self._children, timeout=5)
 
     def _attend(self, future: Future[Any], fn: Any, args: Any, kwargs: Any) -> None:
         try:
@@ -82,18 +84,30 @@ class ChildProcessExecutor(Executor):
         child = self._context.Process(
             target=_child, args=(sender, self._limits.memory, fn, args, kwargs), daemon=True
         )
-        with self._lock:
+        with receiver:
+            with sender:
+                self._start(child)
+            try:
+                answer = self._receive(child, receiver)
+                child.join(_GOODBYE_SECONDS)
+            finally:
+                self._end(child)
+        return answer
+
+    def _start(self, child: Any) -> None:
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("The executor is shut down.")
             child.start()
             self._children.add(child)
-        sender.close()
-        try:
-            return self._receive(child, receiver)
-        finally:
-            child.kill()
-            child.join()
-            with self._lock:
-                self._children.discard(child)
-            receiver.close()
+
+    def _end(self, child: Any) -> None:
+        child.kill()
+        child.join()
+        with self._changed:
+            self._children.discard(child)
+            self._changed.notify_all()
+        child.close()
 
     def _receive(self, child: Any, receiver: Connection) -> bytes:
         if not receiver.poll(self._limits.seconds):
@@ -103,8 +117,8 @@ class ChildProcessExecutor(Executor):
             )
         try:
             answer = receiver.recv_bytes()
-        except EOFError:
-            child.join(5)
+        except (EOFError, OSError):
+            child.join(_GOODBYE_SECONDS)
             raise EvaluationError(
                 f"Its process ended without a result (exit code {child.exitcode}); it may have "
                 f"used more memory than the {self._limits.memory // MIB} MiB allowed."
@@ -119,10 +133,11 @@ def _child(
     sender: Connection, memory: int, fn: Callable[..., bytes], args: Any, kwargs: Any
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the hub, which ends its children
     try:
         _limit_memory(memory)
         answer = _DONE + fn(*args, **kwargs)
-    except (MemoryError, RuntimeError, NeuroNexusError) as error:
+    except Exception as error:
         answer = _FAILED + json.dumps(_describe(error, memory)).encode()
     sender.send_bytes(answer)
 
@@ -136,6 +151,8 @@ def _describe(error: Exception, memory: int) -> dict[str, str]:
             f"It used more than the {memory // MIB} MiB of memory allowed "
             "(NEURONEXUS_EVALUATION_MEMORY_MIB)."
         )
+    elif not isinstance(error, RuntimeError):
+        text = f"{type(error).__name__}: {text}"
     return {"code": EvaluationError.code, "message": text[:2000]}
 
 

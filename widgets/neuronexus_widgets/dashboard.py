@@ -109,17 +109,11 @@ class Dashboard:
     def _compose(self) -> widgets.Box:
         style = widgets.HTML(f"<style>{css()}</style>")
         style.add_class("nx-style")
-        curves = frame([self.training.widget, self.versions.widget], "nx-column")
+        curves = frame([self.training.widget, self.versions.widget], "nx-column", "nx-w5")
+        main = frame([self.contributions.widget, self.network.widget], "nx-column", "nx-w8")
+        side = frame([self.tokens.widget, self.activity.widget], "nx-column", "nx-w4")
         grid = frame(
-            [
-                self.figures.widget,
-                self.scene.widget,
-                curves,
-                self.contributions.widget,
-                self.tokens.widget,
-                self.network.widget,
-                self.activity.widget,
-            ],
+            [self.figures.widget, self.scene.widget, curves, main, side],
             "nx-grid",
         )
         return frame([style, self.header.widget, grid], "nx-dashboard")

@@ -18,7 +18,7 @@ class Activity:
 
     def __init__(self) -> None:
         self.list = text("nx-feed")
-        self.widget = frame([self.list], "nx-panel", "nx-activity", "nx-w5")
+        self.widget = frame([self.list], "nx-panel", "nx-activity")
 
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show the latest events of `state`."""

@@ -34,7 +34,7 @@ class Contributions:
 
     def __init__(self) -> None:
         self.table = text("nx-table")
-        self.widget = frame([self.table], "nx-panel", "nx-contributions", "nx-w8")
+        self.widget = frame([self.table], "nx-panel", "nx-contributions")
         self._states: dict[str, str] | None = None
         self._changed: dict[str, datetime] = {}
 

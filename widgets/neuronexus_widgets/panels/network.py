@@ -22,7 +22,7 @@ class NetworkStatistics:
 
     def __init__(self) -> None:
         self.table = text("nx-table")
-        self.widget = frame([self.table], "nx-panel", "nx-members", "nx-w7")
+        self.widget = frame([self.table], "nx-panel", "nx-members")
 
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show the network of `state`."""

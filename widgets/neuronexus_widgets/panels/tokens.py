@@ -20,21 +20,19 @@ class Tokens:
     def __init__(self) -> None:
         self.title = text("nx-tokens-title")
         self.chart = BalanceChart()
-        self._chart = frame([self.chart.widget], "nx-chart")
+        self._chart = frame([], "nx-chart")
         self.entries = text("nx-entries")
-        self.widget = frame(
-            [self.title, self._chart, self.entries], "nx-panel", "nx-tokens", "nx-w4"
-        )
+        self.widget = frame([self.title, self._chart, self.entries], "nx-panel", "nx-tokens")
 
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show the tokens of the visitor."""
         total = f'<small class="nx-right">{nxs(state.balance)} NXS</small>'
         self.title.value = f"<h2>My tokens {total if state.tokens else ''}</h2>"
         if not state.tokens:
-            self._chart.layout.display = "none"
+            self._chart.children = ()
             self.entries.value = _nothing(state)
             return
-        self._chart.layout.display = None
+        self._chart.children = (self.chart.widget,)
         times = [moment(entry.time) or now for entry in state.tokens]
         self.chart.update(times, [entry.balance / UNITS for entry in state.tokens], now)
         latest = reversed(state.tokens[-_LATEST:])

@@ -20,7 +20,7 @@ class Training:
     def __init__(self) -> None:
         self.facts = text("nx-run")
         self.chart = RoundChart()
-        self._chart = frame([self.chart.widget], "nx-chart")
+        self._chart = frame([], "nx-chart")
         self.widget = frame([self.facts, self._chart], "nx-panel", "nx-training")
 
     def update(self, state: DashboardState, now: datetime) -> None:
@@ -28,9 +28,9 @@ class Training:
         run = state.run
         if run is None:
             self.facts.value = _title("") + empty("No training run yet", _START)
-            self._chart.layout.display = "none"
+            self._chart.children = ()
             return
-        self._chart.layout.display = None
+        self._chart.children = (self.chart.widget,)
         self.facts.value = _title(_standing(run)) + _facts(run) + _progress(run)
         past = [_curve(old) for old in state.runs[-1 - _PAST : -1]]
         self.chart.update(_curve(run), rounds=run.rounds, past=past)
@@ -42,7 +42,7 @@ class Versions:
     def __init__(self) -> None:
         self.title = text("nx-versions-title")
         self.chart = VersionChart()
-        self._chart = frame([self.chart.widget], "nx-chart")
+        self._chart = frame([], "nx-chart")
         self.widget = frame([self.title, self._chart], "nx-panel", "nx-versions")
 
     def update(self, state: DashboardState, now: datetime) -> None:
@@ -53,9 +53,9 @@ class Versions:
         if not seen[0] and not heads[0]:
             hint = "Each training run that finishes makes one."
             self.title.value = title + empty("No trained version yet", hint)
-            self._chart.layout.display = "none"
+            self._chart.children = ()
             return
-        self._chart.layout.display = None
+        self._chart.children = (self.chart.widget,)
         self.title.value = title + (
             '<div class="nx-facts"><span><b class="nx-accent">●</b> validation</span>'
             '<span><b class="nx-gold">◆</b> became the head, held out</span></div>'

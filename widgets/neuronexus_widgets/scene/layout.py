@@ -17,8 +17,8 @@ Points = NDArray[np.float32]
 
 PLASTIC = 1.3247179572447460
 """The real root of x³ = x + 1."""
-MEMBER_RADIUS = 3.4
-CLIENT_RADIUS = 5.2
+MEMBER_RADIUS = 3.9
+CLIENT_RADIUS = 5.5
 FLATNESS = 0.62
 CAPACITY = 256
 """How many members and clients are drawn at most."""

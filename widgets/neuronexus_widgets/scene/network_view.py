@@ -190,7 +190,7 @@ class NetworkView:
             if row is None:
                 continue
             colour = "accent" if training else "green" if online else "muted"
-            looks[row + 1] = (*rgb(colour), 0.33 if training else 0.28)
+            looks[row + 1] = (*rgb(colour), 0.36 if training else 0.32)
             links[row] = _link(colour, 0.85 if training else 0.42 if online else 0.2)
         for index in range(clients):
             name = f"client {index}"
@@ -268,6 +268,7 @@ class NetworkView:
             blending="AdditiveBlending",
         )
         return [
+            three.LineSegments(_orbits(), lines, name="orbits"),
             three.LineSegments(self._links, lines, name="links", frustumCulled=False),
             three.Mesh(self._nodes, nodes, name="nodes", frustumCulled=False, renderOrder=1),
             three.Mesh(self._flow, sparks, name="sparks", frustumCulled=False, renderOrder=2),
@@ -275,7 +276,7 @@ class NetworkView:
 
     def _renderer(self) -> three.Renderer:
         camera = three.PerspectiveCamera(
-            position=(0.0, 4.0, 10.6), fov=44, aspect=WIDTH / HEIGHT, near=0.1, far=100
+            position=(0.0, 4.4, 10.4), fov=44, aspect=WIDTH / HEIGHT, near=0.1, far=100
         )
         camera.lookAt((0.0, 0.0, 0.0))
         controls = three.OrbitControls(
@@ -314,6 +315,17 @@ def _squares(count: int, **widths: int) -> three.BufferGeometry:
 def _lines(count: int) -> three.BufferGeometry:
     ends = np.zeros((2 * count, 3), np.float32)
     return _geometry({"position": ends, "color": ends})
+
+
+def _orbits() -> three.BufferGeometry:
+    """Return faint circles around the hub, which make the space readable."""
+    angle = np.linspace(0.0, 2.0 * np.pi, 129)
+    circle = np.column_stack([np.cos(angle), np.zeros(129), np.sin(angle)])
+    segments = np.stack([circle[:-1], circle[1:]], axis=1).reshape(-1, 3)
+    radii = (0.5 * layout.MEMBER_RADIUS, layout.MEMBER_RADIUS, layout.CLIENT_RADIUS)
+    places = np.concatenate([radius * segments for radius in radii]).astype(np.float32)
+    colours = np.tile(np.array(rgb("line"), np.float32), (len(places), 1))
+    return _geometry({"position": places, "color": 0.75 * colours})
 
 
 def _geometry(attributes: dict[str, NDArray[np.generic]]) -> three.BufferGeometry:
