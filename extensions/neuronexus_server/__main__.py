@@ -7,6 +7,7 @@ it is the program.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
 
+    faulthandler.enable()
     from neuronexus_server.launch import Options, serve
 
     return serve(

@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 RECORD_LIMIT = 2 * MIB
 """Largest JSON body of a request, in bytes."""
 
-# A body that is too large is read and thrown away, because a client that is cut off while it
-# writes may not see the answer; one that is twice too large is cut off all the same.
+# A body that is too large is read and thrown away; one that is twice too large is cut off.
 _OVERRUN = 16 * MIB
 _CHUNK = MIB
 
@@ -113,13 +112,25 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         return RECORD_LIMIT
 
     async def prepare(self) -> None:  # type: ignore[override]
-        """Identify the visitor before the body is read."""
+        """Identify the visitor before the body is read.
+
+        A refusal waits until the body has been read, and thrown away, because a client that is
+        cut off while it writes may not see the answer.
+        """
         self.body = bytearray()
         self._received = 0
         self._limit = self.prepare_limit()
+        self._refusal: NeuroNexusError | HTTPError | None = None
         self.request.connection.set_max_body_size(self._limit + max(self._limit, _OVERRUN))
-        await super().prepare()
         context_of(self).touch()
+        try:
+            await super().prepare()
+            self.check_visitor()
+        except (NeuroNexusError, HTTPError) as error:
+            self._refusal = error
+
+    def check_visitor(self) -> None:
+        """Refuse pages of other sites and sign-ins that have ended."""
         if not self.check_origin():
             raise ForbiddenError("Requests from pages of other sites are not answered.")
         if self.neuronexus_credentials and self.current_user is None:
@@ -128,13 +139,15 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
     def data_received(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
         self._received += len(chunk)
-        if self._received <= self._limit:
+        if self._received <= self._limit and self._refusal is None:
             self.body += chunk
         elif self.body:
             self.body = bytearray()
 
-    def check_size(self) -> None:
-        """Refuse a body that was larger than allowed."""
+    def admit(self) -> None:
+        """Refuse what was found wanting, now that the body has been read."""
+        if self._refusal is not None:
+            raise self._refusal
         if self._received > self._limit:
             raise QuotaError(
                 f"The body has {self._received} bytes; at most {self._limit} are accepted here."
@@ -182,7 +195,7 @@ class OperationHandler(ApiHandler):
         await self._answer(path)
 
     async def _answer(self, path: dict[str, str]) -> None:
-        self.check_size()
+        self.admit()
         operation = self._operations.get(self.request.method or "")
         if operation is None:
             raise HTTPError(405)
@@ -218,16 +231,16 @@ class UploadHandler(ApiHandler):
         """Return the hub's limit on objects."""
         return context_of(self).upload_limit
 
-    async def prepare(self) -> None:  # type: ignore[override]
-        """Refuse strangers before they send what may be hundreds of megabytes."""
-        await super().prepare()
+    def check_visitor(self) -> None:
+        """Refuse strangers, so that nothing of what they send is kept."""
+        super().check_visitor()
         if self.request.method == "POST" and self.current_user is None:
             raise AuthenticationError("Sign in before you upload.")
 
     @allow_unauthenticated
     async def post(self) -> None:
         """Store the body under its CID."""
-        self.check_size()
+        self.admit()
         query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         arguments = _PUT.arguments(query, {"data": b""})
         arguments["data"] = bytes(self.body)
@@ -241,6 +254,7 @@ class DownloadHandler(ApiHandler):
     @allow_unauthenticated
     async def get(self, cid: str) -> None:
         """Send the content of a CID."""
+        self.admit()
         data = await context_of(self).call(visitor_of(self).get, cid)
         self.set_header("Content-Type", "application/octet-stream")
         self.set_header("Content-Disposition", "attachment")

@@ -135,6 +135,7 @@ class _HubServer:
         self._address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._port = port
         self._context: HubContext | None = None
+        self._ended_by = "request"
 
     def run(self) -> None:
         _skip_slow_import()
@@ -158,6 +159,7 @@ class _HubServer:
             if self._context is not None:
                 self._context.close()
             ServerApp.clear_instance()
+            print(f"NeuroNexus hub ended ({self._ended_by})", flush=True)  # noqa: T201
 
     def _config(self) -> Any:
         from traitlets.config import Config
@@ -210,7 +212,8 @@ class _HubServer:
         return config
 
     def _take_signals(self, app: ServerApp) -> None:
-        def stop(*_: object) -> None:
+        def stop(number: int, _: object) -> None:
+            self._ended_by = signal.Signals(number).name
             app.stop(from_signal=True)
 
         signal.signal(signal.SIGTERM, stop)
@@ -235,6 +238,7 @@ class _HubServer:
             if context.in_use or app.kernel_manager.in_use or self._hub.busy:
                 context.touch()
             elif time.monotonic() - context.last_request > limit:
+                self._ended_by = f"idle for {limit:g} seconds"
                 app.stop()
                 return
 
