@@ -10,17 +10,20 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel import __version__
-from neuronexus_kernel.errors import InvalidInputError, NeuroNexusError
+from neuronexus_kernel.errors import HubUnavailableError, InvalidInputError, NeuroNexusError
 from neuronexus_kernel.settings import home_directory
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub import Hub
+
+STOP_SECONDS = 30.0
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -147,13 +150,20 @@ def _hub_stop(options: argparse.Namespace) -> int:
 
     from neuronexus_kernel.hub.process import live_hub
 
-    found = live_hub(options.home or home_directory())
+    home = options.home or home_directory()
+    found = live_hub(home)
     if found is None:
         print("No hub runs there.")
         return 0
-    process = psutil.Process(found.pid)
-    process.terminate()
-    process.wait(30)
+    psutil.Process(found.pid).terminate()
+    until = time.monotonic() + STOP_SECONDS
+    while live_hub(home) is not None:
+        if time.monotonic() > until:
+            raise HubUnavailableError(
+                f"The hub (pid {found.pid}) was told to end but is still there after "
+                f"{STOP_SECONDS:g} seconds; it may be finishing an evaluation."
+            )
+        time.sleep(0.1)
     print(f"The hub at {found.address} has ended.")
     return 0
 

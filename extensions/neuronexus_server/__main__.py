@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--kernel-grace",
         type=float,
-        default=60.0,
+        default=300.0,
         help="seconds after which the kernel of a closed page ends",
     )
     parser.add_argument(

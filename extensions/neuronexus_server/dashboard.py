@@ -24,6 +24,7 @@ from voila.utils import get_data_dir, get_voila_labextensions_path
 
 from neuronexus_server.authorizer import ForMembers, OwnKernelOnly
 from neuronexus_server.context import context_of
+from neuronexus_server.kernels import ShowsKernel
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -52,7 +53,7 @@ class NotebookFolder(AsyncLargeFileManager):
         """Leave the cells as they are: Voila runs them anew for every visitor."""
 
 
-class DashboardPage(ForMembers, TornadoVoilaHandler):
+class DashboardPage(ForMembers, ShowsKernel, TornadoVoilaHandler):
     """Renders the dashboard with a kernel of the visitor's own."""
 
     def initialize(self, notebook: Path, folder: NotebookFolder, **kwargs: Any) -> None:
@@ -77,7 +78,10 @@ class DashboardPage(ForMembers, TornadoVoilaHandler):
         context_of(self).touch()
         if not self._notebook.exists():
             raise web.HTTPError(404, f"There is no dashboard at {self._notebook}.")
-        await super().get(None)
+        try:
+            await super().get(None)
+        finally:
+            self.kernel_manager.page_sent(self)
 
 
 class VoilaFiles(MultiStaticFileHandler):

@@ -52,11 +52,13 @@ class GuardedConnection(ZMQChannelsWebsocketConnection):
     def _read(self, incoming: Any) -> tuple[str, Message, Message, Any]:
         """Return a message's channel, header and content, and what to send in its place."""
         if self.subprotocol == _V1:
+            _check_count(incoming, int.from_bytes(incoming[:8], "little"), size=8)
             channel, parts = deserialize_msg_from_ws_v1(incoming)
             header, content = _document(parts[0]), _document(parts[3])
             parts[0], parts[3] = self.session.pack(header), self.session.pack(content)
             return channel, header, content, serialize_msg_to_ws_v1(parts, channel)
         if isinstance(incoming, bytes):
+            _check_count(incoming, int.from_bytes(incoming[:4], "big"), size=4)
             message = deserialize_binary_message(incoming)
             sent: Any = serialize_binary_message(message)
         else:
@@ -109,6 +111,12 @@ def is_harmless(channel: str, kind: object, content: Message) -> bool:
     if kind in _WIDGETS:
         return channel == "shell"
     return kind in _QUESTIONS
+
+
+def _check_count(message: bytes, count: int, *, size: int) -> None:
+    # Jupyter believes the count and would loop over, or allocate for, any number up to 2^64.
+    if (count + 1) * size > len(message):
+        raise ValueError("the message names more parts than it holds")
 
 
 def _document(part: bytes) -> Message:

@@ -22,6 +22,7 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_server import CallContext
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.web import HTTPError
 from traitlets import Bool, Float, Unicode
 
 from neuronexus_kernel.errors import NeuroNexusError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from jupyter_server.base.handlers import JupyterHandler
 
 KERNEL_NAME = "python3"
+_PAGES = 8
 _START_SECONDS = 30.0
 _REFILL_SECONDS = 4.0
 _WARM_UP = """
@@ -55,11 +57,20 @@ class Owner:
         The sign-in it was started from; the kernel ends when that is signed out.
     ticket
         Token that the kernel was given.
+    page
+        Whether it serves a page, and ends when that is gone.
     """
 
     account: str
     session: str
     ticket: str
+    page: bool
+
+
+class ShowsKernel:
+    """Marks a handler that sends a page with a kernel behind it."""
+
+    kernel_shown: str | None = None
 
 
 class OwnKernelSpecManager(KernelSpecManager):
@@ -94,7 +105,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
 
     hub_address = Unicode(config=True, help="Where the kernels find the hub.")
     ipython_dir = Unicode(config=True, help="Folder that stands in for ~/.ipython.")
-    grace = Float(60.0, config=True, help="Seconds that a kernel outlives its page.")
+    grace = Float(300.0, config=True, help="Seconds that a kernel outlives its page.")
     warm_kernel = Bool(True, config=True, help="Keep one kernel started in advance.")
 
     def __init__(self, **kwargs: Any) -> None:
@@ -136,6 +147,9 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         if visitor is None:
             raise NeuroNexusError("A kernel of the hub is started for somebody who is signed in.")
         self._context = context_of(handler)
+        page = isinstance(handler, ShowsKernel)
+        if page:
+            await self._make_room(handler.current_user.username)
         session = await self._context.call(visitor.ticket)
         identity = self._environment(session.account.name, session.token)
         environment = {**os.environ, **kwargs.pop("env", {}), **identity}
@@ -144,10 +158,21 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             found = await self._async_start_kernel(
                 kernel_id=kernel_id, path=path, env=environment, **kwargs
             )
-        self._owners[found] = Owner(session.account.name, _session_of(handler), session.token)
-        self._end_later(found)
-        self.warm_up(after=_REFILL_SECONDS)
+        self._owners[found] = Owner(session.account.name, _session_of(handler), session.token, page)
+        if page:
+            handler.kernel_shown = found
+            self.warm_up(after=_REFILL_SECONDS)
         return found
+
+    async def _make_room(self, account: str) -> None:
+        """End the oldest page without a reader when an account has too many open."""
+        theirs = [id for id, owner in self._owners.items() if owner.account == account]
+        unread = [id for id in theirs if self._kernel_connections.get(id, 0) <= 0]
+        if len(theirs) < _PAGES:
+            return
+        if not unread:
+            raise HTTPError(429, f"You have {_PAGES} dashboards open; close one of them first.")
+        await self._end(unread[0])
 
     def _environment(self, account: str, token: str) -> dict[str, str]:
         return {
@@ -233,6 +258,11 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             self._warming.cancel()
         await self._async_shutdown_all(now=True)
 
+    def page_sent(self, handler: ShowsKernel) -> None:
+        """End the kernel of a page that was sent, unless the page connects soon."""
+        if handler.kernel_shown is not None:
+            self._end_later(handler.kernel_shown)
+
     def notify_connect(self, kernel_id: str) -> None:
         """Keep a kernel while a page is connected to it."""
         super().notify_connect(kernel_id)
@@ -243,8 +273,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def notify_disconnect(self, kernel_id: str) -> None:
         """End a kernel some time after its last page has gone."""
         super().notify_disconnect(kernel_id)
-        if self._kernel_connections.get(kernel_id, 0) <= 0:
-            self._end_later(kernel_id)
+        self._end_later(kernel_id)
 
     def remove_kernel(self, kernel_id: str) -> Any:
         """Forget a kernel that has ended, and take back its ticket."""
@@ -261,7 +290,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         return super().remove_kernel(kernel_id)
 
     def _end_later(self, kernel_id: str) -> None:
-        if kernel_id not in self._owners:
+        owner = self._owners.get(kernel_id)
+        if owner is None or not owner.page or self._kernel_connections.get(kernel_id, 0) > 0:
             return
         previous = self._endings.pop(kernel_id, None)
         if previous is not None:

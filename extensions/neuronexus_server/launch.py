@@ -65,7 +65,7 @@ class Options:
     idle_seconds: float | None = None
     upload_limit: int | None = None
     dashboard: Path | None = None
-    kernel_grace: float = 60.0
+    kernel_grace: float = 300.0
     warm_kernel: bool = True
 
 

@@ -1,29 +1,20 @@
 """RemoteHub: the hub's interface over HTTP and WebSocket.
 
-`ROUTES` says what the API is; this module only carries.  A call names an operation and its
-parameters, and gets back the record that the hub returned or the error that the hub raised, so
-that a notebook cannot tell a hub elsewhere from one in its own process.  The token travels in the
-``Authorization`` header and nowhere else: not in an address, a representation or a log.
+`ROUTES` says what the API is, `Transport` carries, and this module only joins them: a call names
+an operation and its parameters, and gets back the record that the hub returned or the error that
+the hub raised, so that a notebook cannot tell a hub elsewhere from one in its own process.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from threading import Event as Flag
-from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, urlsplit
+from collections.abc import Iterator
+from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 
-from neuronexus_kernel.errors import (
-    ForbiddenError,
-    HubUnavailableError,
-    InvalidInputError,
-    NeuroNexusError,
-    QuotaError,
-)
+from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.hub.records import (
     Account,
     Balance,
@@ -45,11 +36,8 @@ from neuronexus_kernel.hub.records import (
     Sight,
     Version,
 )
-from neuronexus_kernel.hub.routes import API, BY_OPERATION, CONTENT, STREAM
-
-if TYPE_CHECKING:
-    import requests
-    from websocket import WebSocket
+from neuronexus_kernel.hub.routes import API, BY_OPERATION, CONTENT
+from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
 
 T = TypeVar("T")
 
@@ -57,12 +45,6 @@ T = TypeVar("T")
 _REPEATABLE = frozenset(
     {"create_project", "start_run", "record_round", "finish_run", "submit", "confirm"}
 )
-# What a server or a proxy cuts off without a word of explanation is larger than this.
-_LARGE = 1024 * 1024
-_PAUSES = (0.1, 0.3, 0.6, 1.0, 1.0, 2.0, 2.0, 3.0)
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-# The server pings every 15 seconds; three missed pings mean that it is gone.
-_SILENCE = 45.0
 # A stream that lasted this long was a good one: its end is the first failure again.
 _SETTLED = 5.0
 
@@ -86,21 +68,15 @@ class RemoteHub:
     """
 
     def __init__(self, address: str, token: str | None = None, *, timeout: float = 30.0) -> None:
-        self._address = _checked_address(address)
-        self._token = token
-        self._timeout = timeout
-        self._session: requests.Session | None = None
-        self._sockets: set[WebSocket] = set()
-        self._lock = Lock()
-        self._closed = Flag()
+        self._transport = Transport(address, token, timeout=timeout)
 
     def __repr__(self) -> str:
-        return f"RemoteHub({self._address!r})"
+        return f"RemoteHub({self.address!r})"
 
     @property
     def address(self) -> str:
         """The hub's URL, without a slash at its end."""
-        return self._address
+        return self._transport.address
 
     # -- accounts -------------------------------------------------------------------------
 
@@ -111,16 +87,16 @@ class RemoteHub:
     def login(self, name: str, password: str) -> Session:
         """See `Hub.login`."""
         session = self._call("login", Session, name=name, password=password)
-        self._token = session.token
+        self._transport.token = session.token
         return session
 
     def logout(self) -> None:
         """See `Hub.logout`."""
         try:
-            if self._token is not None:
+            if self._transport.token is not None:
                 self._call("logout", type(None))
         finally:
-            self._token = None
+            self._transport.token = None
 
     def whoami(self) -> Account | None:
         """See `Hub.whoami`."""
@@ -151,12 +127,11 @@ class RemoteHub:
     ) -> Root:
         """See `Hub.put`."""
         query = {"name": name, "kind": kind, "visibility": visibility, "codec": codec}
-        content = self._send("POST", CONTENT, query=query, body=data, repeat=True)
-        return self._decode(content, Root)
+        return self._transport.ask("POST", CONTENT, Root, query=query, body=data, repeat=True)
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""
-        return self._send("GET", f"{CONTENT}/{quote(cid, safe='')}", repeat=True)
+        return self._transport.send("GET", f"{CONTENT}/{quote(cid, safe='')}", repeat=True)
 
     def roots(self, *, kind: str | None = None) -> list[Root]:
         """See `Hub.roots`."""
@@ -257,22 +232,22 @@ class RemoteHub:
             If the hub cannot be reached, at first or again.
         """
         last, failures = since, 0
-        patience: tuple[float, ...] = _PAUSES[:2]
-        while not self._closed.is_set():
+        patience: tuple[float, ...] = PAUSES[:2]
+        while not self._transport.is_closed():
             began = time.monotonic()
             try:
-                for event in self._stream(last, project):
+                for event in self._transport.stream(last, project):
                     if event.previous != last:
-                        raise _Dropped("the stream skipped an event")
-                    last, failures, patience = event.seq, 0, _PAUSES
+                        raise Dropped("the stream skipped an event")
+                    last, failures, patience = event.seq, 0, PAUSES
                     yield event
-            except _Dropped as dropped:
-                if self._closed.is_set():
+            except Dropped as dropped:
+                if self._transport.is_closed():
                     return
                 if time.monotonic() - began > _SETTLED:
-                    failures, patience = 0, _PAUSES
+                    failures, patience = 0, PAUSES
                 if failures == len(patience):
-                    raise self._unreachable(dropped) from dropped
+                    raise self._transport.unreachable(dropped) from dropped
                 time.sleep(patience[failures])
                 failures += 1
 
@@ -282,223 +257,20 @@ class RemoteHub:
 
     def close(self) -> None:
         """End every `follow` and let go of connections."""
-        self._closed.set()
-        with self._lock:
-            sockets = list(self._sockets)
-        for socket in sockets:
-            _end(socket)
-        if self._session is not None:
-            self._session.close()
-
-    # -- carrying -------------------------------------------------------------------------
+        self._transport.close()
 
     def _call(self, operation: str, returns: type[T], **parameters: object) -> T:
         route = BY_OPERATION[operation]
         given = {name: value for name, value in parameters.items() if value is not None}
-        path = route.path
+        path = API + route.path
         for name in [name for name in given if f"{{{name}}}" in path]:
             path = path.replace(f"{{{name}}}", quote(_text(given.pop(name), name), safe=""))
         if route.verb == "POST":
-            body = msgspec.json.encode(given)
-            repeat = operation in _REPEATABLE
-            content = self._send("POST", API + path, body=body, repeat=repeat, json=True)
-        else:
-            query = {name: str(value) for name, value in given.items()}
-            content = self._send(route.verb, API + path, query=query, repeat=route.verb == "GET")
-        return self._decode(content or b"null", returns)
-
-    def _decode(self, content: bytes, returns: type[T]) -> T:
-        try:
-            return msgspec.json.decode(content, type=returns)
-        except msgspec.MsgspecError as error:
-            raise HubUnavailableError(
-                f"{self._address} answered with something that this version does not understand "
-                f"({error}). Check that both sides run the same version of NeuroNexus."
-            ) from error
-
-    def _send(
-        self,
-        verb: str,
-        path: str,
-        *,
-        query: dict[str, str] | None = None,
-        body: bytes | None = None,
-        repeat: bool = False,
-        json: bool = False,
-    ) -> bytes:
-        import requests
-
-        headers = {"Accept": "application/json, application/problem+json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json" if json else "application/octet-stream"
-        # A silent peer is waited for longer when a lot has to travel.
-        patience = self._timeout + (len(body) if body else 0) / 1e6
-
-        def attempt() -> requests.Response:
-            return self._connections().request(
-                verb,
-                self._address + path,
-                params=query,
-                data=body,
-                headers=headers,
-                auth=self._authorise,
-                timeout=(min(self._timeout, 10.0), patience),
-                allow_redirects=False,
-            )
-
-        try:
-            response = _patiently(attempt, requests.ConnectionError) if repeat else attempt()
-        except requests.RequestException as error:
-            raise self._unreachable(error) from error
-        if response.status_code >= 300:
-            raise self._problem(response.status_code, response.content, sent=len(body or b""))
-        return response.content
-
-    def _connections(self) -> requests.Session:
-        with self._lock:
-            if self._closed.is_set():
-                raise HubUnavailableError("This connection to the hub is closed; connect again.")
-            if self._session is None:
-                self._session = _session(self._address)
-            return self._session
-
-    def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # Given as `auth` so that a .netrc file cannot take its place.
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-    def _problem(self, status: int, content: bytes, *, sent: int = 0) -> NeuroNexusError:
-        try:
-            document = msgspec.json.decode(content, type=_Problem)
-        except msgspec.MsgspecError:
-            if status in (400, 413) and sent > _LARGE:
-                return QuotaError(f"The hub does not accept an object of {sent} bytes.")
-            return HubUnavailableError(
-                f"{self._address} answered {status}, but not as a NeuroNexus hub would. "
-                "Check the address."
-            )
-        return NeuroNexusError.named(document.code)(document.detail)
-
-    def _unreachable(self, error: Exception) -> HubUnavailableError:
-        return HubUnavailableError(
-            f"The hub at {self._address} does not answer: {_cause(error)}. Start one with "
-            "`neuronexus hub start`, or check the address in $NEURONEXUS_HUB."
-        )
-
-    def _stream(self, since: int, project: str | None) -> Iterator[Event]:
-        """Yield events from one WebSocket connection, until it drops or is closed."""
-        socket = self._open_stream(since, project)
-        try:
-            while True:
-                yield from msgspec.json.decode(_receive(socket), type=list[Event])
-        finally:
-            with self._lock:
-                self._sockets.discard(socket)
-            _end(socket)
-
-    def _open_stream(self, since: int, project: str | None) -> WebSocket:
-        import websocket
-
-        query = f"since={since}" + (f"&project={quote(project, safe='')}" if project else "")
-        bearer = [f"Authorization: Bearer {self._token}"] if self._token else []
-        host = urlsplit(self._address).hostname or ""
-        socket = websocket.WebSocket(enable_multithread=True)
-        try:
-            socket.connect(  # type: ignore[no-untyped-call]
-                f"ws{self._address.removeprefix('http')}{STREAM}?{query}",
-                header=bearer,
-                timeout=self._timeout,
-                suppress_origin=True,
-                http_no_proxy=[host] if host in _LOOPBACK else None,
-            )
-        except websocket.WebSocketBadStatusException as error:
-            if error.status_code in (502, 503, 504):
-                raise _Dropped(str(error.status_code)) from error
-            raise self._problem(error.status_code, error.resp_body or b"") from error
-        except (OSError, websocket.WebSocketException) as error:
-            raise _Dropped(_cause(error)) from error
-        socket.settimeout(max(_SILENCE, self._timeout))
-        with self._lock:
-            self._sockets.add(socket)
-        if self._closed.is_set():
-            _end(socket)
-        return socket
-
-
-class _Dropped(Exception):
-    """A stream ended without being asked to."""
-
-
-class _Problem(msgspec.Struct):
-    """What this side reads of a problem document (RFC 9457)."""
-
-    code: str
-    detail: str = ""
-
-
-def _checked_address(address: str) -> str:
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInputError(
-            f"{address!r} is not the address of a hub; write it like http://127.0.0.1:8765."
-        )
-    if parts.username or parts.password:
-        raise ForbiddenError("A hub's address holds no password; give a token instead.")
-    return address.split("?")[0].split("#")[0].rstrip("/")
-
-
-def _session(address: str) -> requests.Session:
-    from http.cookiejar import DefaultCookiePolicy
-
-    import requests
-    from requests.adapters import HTTPAdapter
-
-    session = requests.Session()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.trust_env = urlsplit(address).hostname not in _LOOPBACK
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=8))
-    return session
-
-
-def _patiently(attempt: Callable[[], T], failure: type[Exception]) -> T:
-    for pause in _PAUSES[:2]:
-        try:
-            return attempt()
-        except failure:
-            time.sleep(pause)
-    return attempt()
-
-
-def _receive(socket: WebSocket) -> str | bytes:
-    import websocket
-
-    try:
-        message: str | bytes = socket.recv()
-    except (OSError, websocket.WebSocketException) as error:
-        raise _Dropped(_cause(error)) from error
-    if not message:
-        raise _Dropped("the hub closed the stream")
-    return message
-
-
-def _end(socket: WebSocket) -> None:
-    """Close a WebSocket, also while another thread waits on it."""
-    try:
-        socket.abort()  # type: ignore[no-untyped-call]
-    except OSError:
-        pass
-    finally:
-        socket.shutdown()  # type: ignore[no-untyped-call]
-
-
-def _cause(error: BaseException) -> str:
-    """Say in a few words what an exception of the network layers is about."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    text = str(error) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
+            body, repeat = msgspec.json.encode(given), operation in _REPEATABLE
+            return self._transport.ask("POST", path, returns, body=body, repeat=repeat, json=True)
+        query = {name: str(value) for name, value in given.items()}
+        repeat = route.verb == "GET"
+        return self._transport.ask(route.verb, path, returns, query=query, repeat=repeat)
 
 
 def _text(value: object, name: str) -> str:

@@ -106,7 +106,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(home: Path, dashboard: Path) -> Iterator[HubProcess]:
-    arguments = ("--dashboard", str(dashboard), "--kernel-grace", "3")
+    arguments = ("--dashboard", str(dashboard), "--kernel-grace", "4")
     arguments += ("--upload-limit", str(3 * 1024 * 1024), "--no-warm-kernel")
     with start_hub(home, port=0, arguments=arguments) as process:
         yield process

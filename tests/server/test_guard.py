@@ -157,6 +157,16 @@ def test_a_header_that_says_two_things_is_read_in_one_way(visit, tmp_path):
     channel.close()
 
 
+@pytest.mark.parametrize("protocol", [None, V1])
+def test_a_frame_that_claims_to_hold_very_much_is_dropped(visit, protocol):
+    channel = Channel(*visit, protocol)
+    for claim in (b"\xff" * 8, b"\x7f" * 8, b"\xff\xff\xff\x7f", b"", b"\x01"):
+        channel.socket.send_binary(claim + b"rest")
+    answered = channel.send("kernel_info_request", {})
+    assert channel.reply_to(answered, "kernel_info_reply")["status"] == "ok"
+    channel.close()
+
+
 def test_widgets_answer_their_page(visit):
     channel = Channel(*visit)
     request = channel.send("comm_info_request", {"target_name": "jupyter.widget"})

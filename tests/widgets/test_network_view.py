@@ -105,6 +105,19 @@ def test_the_clock_runs_while_something_moves_and_stops_after(hub, clock):
     assert view.clock.time == stopped
 
 
+def test_a_page_that_opens_late_is_told_the_time(hub, clock):
+    view = NetworkView(now=clock)
+    view.update(load(hub))
+    view.play([hub.log[6]])
+    sent: list[str] = []
+    view.clock._action.play = lambda: sent.append("play")
+    view.play([])
+    assert sent == []
+    view._flow.attributes["corner"].version = 2  # what a page does when it draws the buffer
+    view.play([])
+    assert sent == ["play"]
+
+
 def test_rounds_faster_than_the_eye_share_an_animation(hub, clock):
     view = NetworkView(now=clock)
     view.update(load(hub))

@@ -41,27 +41,24 @@ class Header:
         self._on_choose = on_choose
         self._sign_out, self._sign_in = sign_out, sign_in
         self.connection: Connection = "live"
-        self._line = text("nx-header")
+        self._brand, self._standing = text("nx-header"), text("nx-standing")
         self._menu = widgets.Dropdown(options=[], layout=widgets.Layout(display="none"))
         self._menu.add_class("nx-choose")
         self._menu.observe(self._chosen, "value")
         self._filling = False
-        self.widget = frame([self._line, self._menu], "nx-bar")
+        self.widget = frame([self._brand, self._menu, self._standing], "nx-bar")
 
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show who, what and whether live."""
-        self._line.value = (
+        self._brand.value = (
             f'<div class="nx-line">{MARK}<span class="nx-wordmark">NeuroNexus</span>'
-            f"{self._project(state)}"
-            f'<span class="nx-live" data-state="{self.connection}" role="status"><i></i>'
-            f"{_WORDS[self.connection]}</span>{self._visitor(state)}</div>"
+            f"{_project(state)}</div>"
+        )
+        self._standing.value = (
+            f'<div class="nx-line"><span class="nx-live" data-state="{self.connection}" '
+            f'role="status"><i></i>{_WORDS[self.connection]}</span>{self._visitor(state)}</div>'
         )
         self._fill(state)
-
-    def _project(self, state: DashboardState) -> str:
-        if not state.project:
-            return '<span class="nx-project">no project yet</span>'
-        return f'<span class="nx-project"><b>{escape(state.name, 60)}</b></span>'
 
     def _visitor(self, state: DashboardState) -> str:
         if self.connection == "signed-out" and self._sign_in:
@@ -94,3 +91,11 @@ class Header:
     def _chosen(self, change: dict[str, object]) -> None:
         if not self._filling and isinstance(change["new"], str):
             self._on_choose(change["new"])
+
+
+def _project(state: DashboardState) -> str:
+    if not state.project:
+        return '<span class="nx-project">no project yet</span>'
+    if len(state.projects) > 1:  # then the menu shows the name
+        return ""
+    return f'<span class="nx-project"><b>{escape(state.name, 60)}</b></span>'

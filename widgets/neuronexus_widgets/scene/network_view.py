@@ -25,11 +25,12 @@ WIDTH, HEIGHT = 1080, 720
 """Size of the picture; the page scales it to fill its panel and crops what is over."""
 TURN = 120.0
 """Seconds of one turn of the scene while something happens."""
-LABELS = 24
+LABELS = 16
 """Members with a name beside them; the rest are points."""
 ROUND_EVERY = 0.6
 """Rounds of training that come faster than this share one animation."""
 _DAY = 3600.0
+_NEVER = float("-inf")
 _LEGEND = (
     ("gold", "hub"),
     ("green", "online"),
@@ -129,13 +130,13 @@ class NetworkView:
         self._sparks: list[playback.Spark] = []
         self._labels: dict[str, three.Sprite] = {}
         self._drawn: tuple[object, ...] = ()
-        self._last_round = float("-inf")
-        self._last_set = float("-inf")
+        self._last_round = self._last_set = _NEVER
         self._now = now
         size = layout.CAPACITY
         self._nodes = _squares(size + 1, position=3, look=4)
         self._flow = _squares(playback.SLOTS, position=3, birth=1, look=4)
         self._links = _lines(size)
+        self._flow.attributes["corner"].observe(self._page_opened, "version")
         self._world = three.Group(name="world", children=self._objects())
         self.clock = Clock(self._world, "sparks", now)
         self._heading, self._legend = _overlay("nx-heading"), _overlay("nx-legend")
@@ -185,12 +186,13 @@ class NetworkView:
         looks = np.zeros((layout.CAPACITY + 1, 4), np.float32)
         links = np.zeros((layout.CAPACITY, 2, 3), np.float32)
         looks[0] = (*rgb("gold"), 0.56)
+        scale = min(1.0, max(0.45, (12 / max(1, len(people))) ** 0.5))
         for name, online, training in people:
             row = self._rows.get(name)
             if row is None:
                 continue
             colour = "accent" if training else "green" if online else "muted"
-            looks[row + 1] = (*rgb(colour), 0.36 if training else 0.32)
+            looks[row + 1] = (*rgb(colour), scale * (0.36 if training else 0.32))
             links[row] = _link(colour, 0.85 if training else 0.42 if online else 0.2)
         for index in range(clients):
             name = f"client {index}"
@@ -233,6 +235,15 @@ class NetworkView:
             self._start()
         elif self.clock.running and now > playback.end(self._sparks) + 0.5:
             self.clock.pause()
+        elif self.clock.running and self._last_set == _NEVER:
+            self._start()
+
+    def _page_opened(self, _: object) -> None:
+        """Have the clock set again: a page that has just drawn the scene does not know it.
+
+        The page tells by the version it gives to a buffer that is never changed from here.
+        """
+        self._last_set = _NEVER
 
     def _start(self) -> None:
         """Send the sparks; run the clock, setting it again every few seconds for late pages."""
@@ -354,7 +365,7 @@ def _link(colour: str, strength: float) -> NDArray[np.float32]:
 
 
 def _label(name: str) -> three.Sprite:
-    """Return a name as a picture; its texture is a square as wide as the text."""
+    """Return a name as a picture of constant size; its texture is a square as wide as the text."""
     text = name if len(name) <= 16 else name[:15] + "…"
     texture = three.TextTexture(
         string=text,
@@ -364,8 +375,10 @@ def _label(name: str) -> three.Sprite:
         minFilter="LinearFilter",
         generateMipmaps=False,
     )
-    material = three.SpriteMaterial(map=texture, transparent=True, depthTest=False, opacity=0.92)
-    side = 0.165 * len(text)
+    material = three.SpriteMaterial(
+        map=texture, transparent=True, depthTest=False, sizeAttenuation=False, opacity=0.9
+    )
+    side = 0.012 * len(text)
     return three.Sprite(material, scale=(side, side, 1.0), renderOrder=3)
 
 
