@@ -34,7 +34,7 @@ test-long: install
 	$(BIN)/python -m pytest -m long
 
 bench: install
-	$(BIN)/python -m pytest tests/benchmarks -s --benchmarks
+	$(BIN)/python tests/benchmarks/run.py
 
 lint: install
 	$(BIN)/ruff check .

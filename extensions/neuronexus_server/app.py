@@ -7,11 +7,14 @@ could run code, so that `attach` refuses.  `launch` makes such a server.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jupyter_server.base.handlers import PublicStaticFileHandler
+from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
+from traitlets import Instance
 
 from neuronexus_kernel.errors import ForbiddenError
 from neuronexus_kernel.hub.routes import STREAM
@@ -25,10 +28,31 @@ from neuronexus_server.kernels import VisitorKernelManager
 from neuronexus_server.pages import page_handlers
 from neuronexus_server.stream import StreamHandler
 
-if TYPE_CHECKING:
-    from jupyter_server.serverapp import ServerApp
-
 STATIC = Path(__file__).parent / "static"
+
+
+class HubServerApp(ServerApp):
+    """A Jupyter server for a hub alone: it is configured by `launch` and by nothing else."""
+
+    listener = Instance(socket.socket, help="The socket that listens for it.")
+
+    def load_config_file(self, suppress_errors: bool = True) -> None:
+        """Read no configuration of the person who runs it."""
+
+    def _find_http_port(self) -> None:
+        """Look for no port: the socket listens already."""
+
+    def _bind_http_server(self) -> None:
+        self.http_server.add_socket(self.listener)
+
+    def init_signal(self) -> None:
+        """Leave the signals to `launch`, which asks nobody whether it is sure."""
+
+    def write_server_info_file(self) -> None:
+        """Announce nothing to other Jupyter tools: ``hub.json`` says where the hub is."""
+
+    def write_browser_open_files(self) -> None:
+        """Write no file that opens a browser."""
 
 
 def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = None) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import APIHandler, FileFindHandler
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
@@ -104,7 +103,7 @@ class KernelEnd(OwnKernelOnly, APIHandler):
     @web.authenticated
     async def post(self, kernel_id: str) -> None:
         """End the kernel if it is the visitor's own."""
-        await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
+        await self.kernel_manager.end(kernel_id)
         self.set_status(204)
         self.finish()
 

@@ -134,7 +134,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         """End the kernels that were started from a sign-in."""
         for kernel_id, owner in list(self._owners.items()):
             if owner.session == session:
-                await self._end(kernel_id)
+                await self.end(kernel_id)
 
     # -- starting --------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         session = await self._context.call(visitor.ticket)
         identity = self._environment(session.account.name, session.token)
         environment = {**os.environ, **kwargs.pop("env", {}), **identity}
-        found = await self._take_warm(environment) if kernel_id is None else None
+        found = await self._take_warm(environment) if page else None
         if found is None:
             found = await self._async_start_kernel(
                 kernel_id=kernel_id, path=path, env=environment, **kwargs
@@ -172,7 +172,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             return
         if not unread:
             raise HTTPError(429, f"You have {_PAGES} dashboards open; close one of them first.")
-        await self._end(unread[0])
+        await self.end(unread[0])
 
     def _environment(self, account: str, token: str) -> dict[str, str]:
         return {
@@ -206,14 +206,15 @@ class VisitorKernelManager(AsyncMappingKernelManager):
 
     async def _prepare_warm(self) -> None:
         environment = {**os.environ, **self._surroundings()}
+        kernel_id = await self._async_start_kernel(
+            kernel_name=KERNEL_NAME, path="", env=environment
+        )
         try:
-            kernel_id = await self._async_start_kernel(
-                kernel_name=KERNEL_NAME, path="", env=environment
-            )
             await self._tell(kernel_id, _WARM_UP)
             self._warm = kernel_id
         except Exception:
             self.log.warning("No kernel could be started in advance", exc_info=True)
+            await self.end(kernel_id)
 
     async def _take_warm(self, environment: dict[str, str]) -> str | None:
         """Give the warm kernel away, if there is one or is about to be one."""
@@ -231,7 +232,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             )
         except Exception:
             self.log.warning("The warm kernel did not answer; starting another", exc_info=True)
-            await self._end(kernel_id)
+            await self.end(kernel_id)
             return None
         return kernel_id
 
@@ -298,10 +299,11 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             previous.cancel()
         loop = asyncio.get_running_loop()
         self._endings[kernel_id] = loop.call_later(
-            self.grace, lambda: asyncio.ensure_future(self._end(kernel_id))
+            self.grace, lambda: asyncio.ensure_future(self.end(kernel_id))
         )
 
-    async def _end(self, kernel_id: str) -> None:
+    async def end(self, kernel_id: str) -> None:
+        """End a kernel at once, if it is there."""
         try:
             if kernel_id in self:
                 await self._async_shutdown_kernel(kernel_id, now=True)

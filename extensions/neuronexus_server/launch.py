@@ -24,10 +24,10 @@ from neuronexus_kernel.hub.process import BUSY, HubAddress, remove_address, writ
 from neuronexus_kernel.settings import Settings
 
 if TYPE_CHECKING:
-    from jupyter_server.serverapp import ServerApp
     from tornado.web import RequestHandler
 
     from neuronexus_kernel.hub.local import LocalHub
+    from neuronexus_server.app import HubServerApp
     from neuronexus_server.context import HubContext
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -89,9 +89,9 @@ def serve(options: Options) -> int:
         print(error, file=sys.stderr, flush=True)  # noqa: T201
         return 1
     try:
-        port = free_port(options.host, options.port, options.port_retries)
+        listener = listen(options.host, options.port, options.port_retries)
         _leave_the_users_jupyter_alone(settings.home)
-        _HubServer(hub, settings, options, port).run()
+        _HubServer(hub, settings, options, listener).run()
     except HubUnavailableError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201
         return 1
@@ -100,8 +100,8 @@ def serve(options: Options) -> int:
     return 0
 
 
-def free_port(host: str, port: int, retries: int) -> int:
-    """Return the first free port from `port` on; any free port for 0.
+def listen(host: str, port: int, retries: int) -> socket.socket:
+    """Return a socket that listens on the first free port from `port` on; on any port for 0.
 
     Raises
     ------
@@ -110,15 +110,17 @@ def free_port(host: str, port: int, retries: int) -> int:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + retries, 65535) + 1) if port else (0,):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
             if os.name == "posix":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host if host not in _WILDCARDS else "", candidate))
-            except OSError:
-                continue
-            bound: int = probe.getsockname()[1]
-            return bound
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("" if host in _WILDCARDS else host, candidate))
+            listener.listen(128)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            continue
+        return listener
     raise HubUnavailableError(
         f"No port from {port} to {port + retries} is free on {host}; choose another with --port."
     )
@@ -127,25 +129,25 @@ def free_port(host: str, port: int, retries: int) -> int:
 class _HubServer:
     """A Jupyter server with a hub inside, and what belongs to its life."""
 
-    def __init__(self, hub: LocalHub, settings: Settings, options: Options, port: int) -> None:
+    def __init__(
+        self, hub: LocalHub, settings: Settings, options: Options, listener: socket.socket
+    ) -> None:
         self._hub = hub
         self._settings = settings
         self._options = options
+        port = listener.getsockname()[1]
         host = "127.0.0.1" if options.host in _WILDCARDS else options.host
         self._address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._port = port
+        self._listener = listener
         self._context: HubContext | None = None
         self._ended_by = "request"
 
     def run(self) -> None:
         _skip_slow_import()
-        from jupyter_server.serverapp import ServerApp
-
-        from neuronexus_server.app import attach
+        from neuronexus_server.app import HubServerApp, attach
         from neuronexus_server.context import HubContext
 
-        app = ServerApp.instance(config=self._config())
-        app.no_browser_open_file = True
+        app = HubServerApp.instance(config=self._config(), listener=self._listener)
         logging.getLogger("tornado.general").addFilter(_is_news)
         app.initialize(argv=[], find_extensions=False)
         self._context = HubContext(self._hub, upload_limit=self._settings.upload_limit)
@@ -158,7 +160,7 @@ class _HubServer:
             remove_address(self._settings.home, os.getpid())
             if self._context is not None:
                 self._context.close()
-            ServerApp.clear_instance()
+            HubServerApp.clear_instance()
             print(f"NeuroNexus hub ended ({self._ended_by})", flush=True)  # noqa: T201
 
     def _config(self) -> Any:
@@ -175,8 +177,7 @@ class _HubServer:
         config = Config()
         config.ServerApp.update(
             ip=self._options.host,
-            port=self._port,
-            port_retries=0,
+            port=self._listener.getsockname()[1],
             open_browser=False,
             allow_root=True,
             root_dir=str(root),
@@ -211,7 +212,7 @@ class _HubServer:
         config.GuardedConnection.limit_rate = False
         return config
 
-    def _take_signals(self, app: ServerApp) -> None:
+    def _take_signals(self, app: HubServerApp) -> None:
         def stop(number: int, _: object) -> None:
             self._ended_by = signal.Signals(number).name
             app.stop(from_signal=True)
@@ -219,7 +220,7 @@ class _HubServer:
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
 
-    async def _ready(self, app: ServerApp) -> None:
+    async def _ready(self, app: HubServerApp) -> None:
         self._hub.start_evaluator()
         hub = HubAddress(self._address, os.getpid(), self._hub.owner_token)
         write_address(self._settings.home, hub)
@@ -229,7 +230,7 @@ class _HubServer:
         else:
             app.kernel_manager.warm_up()
 
-    async def _stop_when_idle(self, app: ServerApp) -> None:
+    async def _stop_when_idle(self, app: HubServerApp) -> None:
         context, limit = self._context, self._options.idle_seconds
         assert context is not None
         assert limit is not None
@@ -259,10 +260,11 @@ def _leave_the_users_jupyter_alone(home: Path) -> None:
     """Point Jupyter, in this process and its kernels, at folders of the hub's own."""
     runtime = _runtime(home)
     share = runtime / "share"
-    os.environ["JUPYTER_NO_CONFIG"] = "1"
+    os.environ["JUPYTER_CONFIG_DIR"] = str(runtime / "config")
     os.environ["JUPYTER_DATA_DIR"] = str(share)
     os.environ["JUPYTER_RUNTIME_DIR"] = str(runtime / "run")
-    os.environ.pop("JUPYTER_TOKEN", None)
+    for variable in ("JUPYTER_TOKEN", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH"):
+        os.environ.pop(variable, None)
     # Voila looks for page templates in Jupyter's data folders only.
     theirs = share / "voila" / "templates"
     shutil.rmtree(theirs, ignore_errors=True)

@@ -113,11 +113,10 @@ class Tokens:
     def verify(self) -> LedgerStatus:
         """Recompute the whole ledger from its bytes, and compare the table of postings."""
         query = sa.select(schema.ledger).order_by(schema.ledger.c.index)
-        rows, totals = self._database.read(lambda tx: (tx.all(query), sums(tx)))
+        kept = sa.select(schema.postings)
+        rows, postings = self._database.read(lambda tx: (tx.all(query), tx.all(kept)))
         report = verify_log(bytes(row.data) for row in rows)
-        problem = report.problem
-        if problem is None:
-            problem = _compare(rows, dict(report.balances), totals)
+        problem = report.problem or _compare(rows, postings)
         return LedgerStatus(
             ok=problem is None, entries=report.entries, root=report.root.hex(), problem=problem
         )
@@ -170,13 +169,18 @@ def _line(row: sa.Row[Any]) -> LedgerLine:
     )
 
 
-def _compare(
-    rows: Sequence[sa.Row[Any]], proven: Mapping[str, int], stored: Mapping[str, int]
-) -> str | None:
+def _compare(rows: Sequence[sa.Row[Any]], postings: Sequence[sa.Row[Any]]) -> str | None:
+    """Return how what is kept beside the entries differs from them, or None."""
+    kept: dict[int, dict[str, int]] = {}
+    for posting in postings:
+        kept.setdefault(posting.index, {})[posting.account] = posting.amount
     for row in rows:
-        if merkle.leaf_hash(bytes(row.data)) != bytes(row.leaf):
+        data = bytes(row.data)
+        entry = Entry.decode(data)
+        if row.index != entry.index:
+            return f"The entry {entry.index} is kept as entry {row.index}."
+        if merkle.leaf_hash(data) != bytes(row.leaf):
             return f"The leaf hash kept beside entry {row.index} is not the hash of its bytes."
-    for account in sorted(proven.keys() | stored.keys()):
-        if proven.get(account, 0) != stored.get(account, 0):
-            return f"The postings kept for {account} do not add up to its ledger entries."
-    return None
+        if kept.pop(row.index, {}) != {each.account: each.amount for each in entry.postings}:
+            return f"The postings kept for entry {row.index} are not those in its bytes."
+    return f"There are postings for entry {min(kept)}, which is missing." if kept else None

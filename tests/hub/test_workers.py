@@ -141,7 +141,7 @@ def test_a_child_ends_with_its_parent(tmp_path):
     server = child.parent()
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    gone, alive = psutil.wait_procs([child, server], timeout=10)
+    _, alive = psutil.wait_procs([child, server], timeout=10)
     assert alive == []
 
 

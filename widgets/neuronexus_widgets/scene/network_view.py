@@ -21,7 +21,7 @@ from neuronexus_widgets.state import DashboardState
 from neuronexus_widgets.theme import PALETTE, rgb
 from neuronexus_widgets.words import count, escape
 
-WIDTH, HEIGHT = 1080, 720
+WIDTH, HEIGHT = 960, 640
 """Size of the picture; the page scales it to fill its panel and crops what is over."""
 TURN = 120.0
 """Seconds of one turn of the scene while something happens."""
