@@ -172,15 +172,14 @@ def _line(row: sa.Row[Any]) -> LedgerLine:
 def _compare(rows: Sequence[sa.Row[Any]], postings: Sequence[sa.Row[Any]]) -> str | None:
     """Return how what is kept beside the entries differs from them, or None."""
     kept: dict[int, dict[str, int]] = {}
-    for posting in postings:
-        kept.setdefault(posting.index, {})[posting.account] = posting.amount
-    for row in rows:
-        data = bytes(row.data)
-        entry = Entry.decode(data)
-        if row.index != entry.index:
-            return f"The entry {entry.index} is kept as entry {row.index}."
-        if merkle.leaf_hash(data) != bytes(row.leaf):
-            return f"The leaf hash kept beside entry {row.index} is not the hash of its bytes."
-        if kept.pop(row.index, {}) != {each.account: each.amount for each in entry.postings}:
-            return f"The postings kept for entry {row.index} are not those in its bytes."
+    for index, account, amount in map(tuple, postings):
+        kept.setdefault(index, {})[account] = amount
+    for index, data, leaf in map(tuple, rows):
+        entry = Entry.decode(bytes(data))
+        if index != entry.index:
+            return f"The entry {entry.index} is kept as entry {index}."
+        if merkle.leaf_hash(bytes(data)) != bytes(leaf):
+            return f"The leaf hash kept beside entry {index} is not the hash of its bytes."
+        if kept.pop(index, {}) != {each.account: each.amount for each in entry.postings}:
+            return f"The postings kept for entry {index} are not those in its bytes."
     return f"There are postings for entry {min(kept)}, which is missing." if kept else None

@@ -1,10 +1,12 @@
 """Fills the disk under a hub and frees it again; says what happened.  Run as a program.
 
 ``filler.py HOME WAY``: under WAY ``limit`` no file of this process may grow beyond 3 MB; under
-``ballast`` a file takes the room of a small file system, and a little of it is given back so that
-the write-ahead log fits and only the checkpoint fails; under ``disk`` nothing is given back.
+``log`` the small file system that holds HOME has room for little more than the start of the
+write-ahead log; under ``checkpoint`` it has room for that log, but not for the checkpoint that
+DuckDB makes when the log has 16 MiB.
 """
 
+import os
 import random
 import resource
 import sys
@@ -30,16 +32,21 @@ def count(services: Services) -> int:
     return services.database.read(lambda tx: tx.scalar(query))
 
 
+def fill_up(ballast: Path, *, leave: int) -> None:
+    free = os.statvfs(ballast.parent)
+    ballast.write_bytes(b"x" * (free.f_bavail * free.f_frsize - leave))
+
+
 def main(home: Path, way: str) -> None:
-    ballast = home / "ballast"
+    ballast, log = home / "ballast", home / "hub.duckdb.wal"
     services = Services(Settings(home=home))
     hub = LocalHub(services)
     hub.register("ada", PASSWORD)
     hub.login("ada", PASSWORD)
     if way == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
-    else:
-        ballast.write_bytes(b"x" * 3_000_000)
+    elif way == "log":
+        fill_up(ballast, leave=1_500_000)
     acknowledged, errors = 1, []
     # A reader that holds a connection must not stand in the way of opening the database anew.
     with services.database._engine.connect() as reader:
@@ -49,12 +56,12 @@ def main(home: Path, way: str) -> None:
                 body = text()
                 services.database.write(lambda tx, body=body: tx.emit("test", "-", None, text=body))
                 acknowledged += 1
+                if way == "checkpoint" and log.stat().st_size > 15_500_000:
+                    fill_up(ballast, leave=3_000_000)
+                    way = "checkpoint is due"
             except StoreError as error:
                 errors.append(str(error))
-                if way == "ballast":
-                    ballast.write_bytes(b"x" * 2_000_000)
-                    way = "ballast, less"
-    print("error:", errors[-1])
+    print("errors:", *errors)
     assert count(services) == acknowledged, "what failed is not there, what was told is"
     try:
         for _ in range(4):

@@ -128,9 +128,11 @@ def test_a_limit_on_files_is_told_and_the_same_hub_goes_on_without_it(tmp_path):
     assert "File too large" in fill(tmp_path, "limit", [])
 
 
-@pytest.mark.parametrize(("way", "what"), [("disk", "No space left"), ("ballast", "checkpoint")])
+@pytest.mark.parametrize(
+    ("way", "what"), [("log", "No space left"), ("checkpoint", "Failed to create checkpoint")]
+)
 def test_a_full_disk_is_told_and_the_same_hub_goes_on_when_there_is_room(tmp_path, way, what):
-    prefix = in_own_mount(tmp_path, "20m")
+    prefix = in_own_mount(tmp_path, "48m")
     if not prefix:
         pytest.skip("this system lets no ordinary process mount a small file system")
     out = fill(tmp_path, way, prefix)

@@ -120,3 +120,10 @@ def test_pages_forbid_frames_sniffing_and_other_hosts(new_browser):
     policy = response.headers["Content-Security-Policy"]
     assert "frame-ancestors 'self'" in policy
     assert "default-src 'self'" in policy
+
+
+def test_an_unknown_address_is_answered_by_a_page_of_ours(member_browser):
+    response = member_browser.get("/nothing/here")
+    assert response.status_code == 404
+    assert "To the dashboard" in response.text
+    assert "Jupyter" not in response.text

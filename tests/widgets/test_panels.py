@@ -271,8 +271,12 @@ def test_members_here_and_richest_come_first_and_the_visitor_is_marked(hub):
     assert "operator" in markup
 
 
-def test_rounds_of_one_run_take_one_line_of_the_activity(hub):
-    assert shown(Activity(), load(hub)).count("Round ") == 1
+def test_rounds_of_one_run_and_parts_of_one_reward_take_one_line_of_the_activity(hub):
+    said = {"kind": "compute", "author": "ada", "value": 0.6125, "reward": "700"}
+    hub.tell("contribution.rewarded", "c1", "p1", **said)
+    markup = shown(Activity(), load(hub))
+    assert markup.count("Round ") == 1
+    assert markup.count("is worth +61.25 pp") == 1
 
 
 def test_links_are_only_on_the_dashboard_s_own_page(hub):

@@ -46,11 +46,13 @@ def test_empty_slots_are_never_alive():
     assert not any(at([], now)[1].any() for now in (0.0, 0.5, 100.0))
 
 
-def test_a_reward_is_gold_and_reaches_its_author():
-    sparks = playback.choreograph(event("contribution.rewarded", author="ada"), 0.0, ROWS)
+def test_a_reward_is_gold_and_reaches_everybody_it_pays():
+    amounts = {"ada": "1", "client 0": "2", "stranger": "3"}
+    sparks = playback.choreograph(event("ledger.entry", amounts=amounts), 0.0, ROWS)
     gold = playback.COLOURS.index("gold")
     assert {spark.colour for spark in sparks} == {gold}
-    assert any(spark.row == ROWS["ada"] and spark.way == "ring" for spark in sparks)
+    rings = {spark.row for spark in sparks if spark.way == "ring"}
+    assert rings == {playback.HUB, ROWS["ada"], ROWS["client 0"]}
 
 
 def test_an_event_about_somebody_who_is_not_drawn_still_shows_at_the_hub():
@@ -59,7 +61,7 @@ def test_an_event_about_somebody_who_is_not_drawn_still_shows_at_the_hub():
 
 
 def test_events_that_move_nothing_give_no_sparks():
-    assert playback.choreograph(event("ledger.entry"), 0.0, ROWS) == []
+    assert playback.choreograph(event("contribution.accepted"), 0.0, ROWS) == []
     assert playback.choreograph(event("run.round", clients=None), 0.0, ROWS) == []
 
 

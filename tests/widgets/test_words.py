@@ -67,7 +67,16 @@ def test_a_malformed_time_reads_as_nothing():
 
 def test_every_kind_of_event_of_the_hub_is_told_or_left_out_on_purpose(hub):
     untold = {event.kind for event in hub.log if words.tell(event) is None}
-    assert untold == {"ledger.entry", "contribution.evaluating", "contribution.accepted"}
+    assert untold == {"contribution.evaluating", "contribution.accepted"}
+
+
+def test_an_entry_of_the_ledger_names_everybody_it_pays():
+    data = {"amounts": {"ada": "12.5", "grace": "1000", "nx:emission": "-1012.5"}}
+    event = Event(
+        seq=1, previous=0, time="", kind="ledger.entry", project=None, subject="e", data=data
+    )
+    told = words.tell(event)
+    assert told == "<b>ada</b> earned 12.50 NXS, <b>grace</b> earned 1,000.00 NXS"
 
 
 def test_a_sentence_about_a_hostile_event_is_harmless():

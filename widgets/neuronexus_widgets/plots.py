@@ -39,7 +39,7 @@ class RoundChart:
         self.line = _line(
             scales, "accent", fill="bottom", fill_colors=[PALETTE["accent"]], fill_opacities=[0.09]
         )
-        self.tip = _dots(scales, "accent", 44)
+        self.tip = _dots(scales, "accent", 56)
         self.across, self.up = _axis(self.x), _axis(self.y, vertical=True, tick_format=".0%")
         self.widget = _figure([self.past, self.line, self.tip], [self.across, self.up], height)
         self._shown: object = None
@@ -83,7 +83,7 @@ class VersionChart:
         self.x, self.y = bq.LinearScale(min=-0.5, max=1.5), bq.LinearScale(min=0, max=1)
         scales = {"x": self.x, "y": self.y}
         self.line = _line(scales, "accent", opacities=[0.6], stroke_width=1.6)
-        self.all = _dots(scales, "accent", 44)
+        self.all = _dots(scales, "accent", 56)
         self.heads = _dots(scales, "gold", 80, marker="diamond")
         self.across, self.up = _axis(self.x), _axis(self.y, vertical=True, tick_format=".0%")
         self.widget = _figure([self.line, self.all, self.heads], [self.across, self.up], height)
@@ -136,7 +136,7 @@ class BalanceChart:
             fill_colors=[PALETTE["gold"]],
             fill_opacities=[0.08],
         )
-        self.tip = _dots(scales, "gold", 44)
+        self.tip = _dots(scales, "gold", 56)
         self.across, self.up = _axis(self.x), _axis(self.y, vertical=True, tick_format="~s")
         self.widget = _figure([self.line, self.tip], [self.across, self.up], height)
         self._shown: object = None

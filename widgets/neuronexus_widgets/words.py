@@ -156,9 +156,20 @@ def _submitted(event: Event) -> str:
 
 
 def _rewarded(event: Event) -> str:
-    reward = event.data.get("reward")
-    paid = nxs_text(reward) if isinstance(reward, str) else DASH
-    return f"{_name(event.data.get('author'))} earned {paid} NXS for {_kind(event)}"
+    value = points(_number(event.data.get("value")))
+    return f"{_kind(event).capitalize()} by {_name(event.data.get('author'))} is worth {value}"
+
+
+def _entry(event: Event) -> str | None:
+    amounts = event.data.get("amounts")
+    if not isinstance(amounts, dict):
+        return None
+    parts = [
+        f"{_name(account)} earned {nxs_text(amount)} NXS"
+        for account, amount in amounts.items()
+        if isinstance(amount, str) and not amount.startswith("-")
+    ]
+    return ", ".join(parts[:4]) or None
 
 
 def _head(event: Event) -> str:
@@ -166,7 +177,7 @@ def _head(event: Event) -> str:
     return f"Version {escape(event.data.get('number'))} is the new head: {accuracy} held out"
 
 
-_TELLERS: dict[str, Callable[[Event], str]] = {
+_TELLERS: dict[str, Callable[[Event], str | None]] = {
     "account.registered": lambda event: f"{_name(event.subject)} joined the network",
     "project.created": lambda event: (
         f"{_name(event.data.get('owner'))} opened the project {_name(event.data.get('name'))}"
@@ -191,5 +202,6 @@ _TELLERS: dict[str, Callable[[Event], str]] = {
         f"{_kind(event).capitalize()} by {_name(event.data.get('author'))} could not be measured"
     ),
     "contribution.rewarded": _rewarded,
+    "ledger.entry": _entry,
     "contribution.confirmed": lambda event: f"{_name(event.data.get('account'))} confirmed a share",
 }

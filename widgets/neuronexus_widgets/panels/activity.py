@@ -10,11 +10,12 @@ from neuronexus_widgets.panels import empty, frame, text
 from neuronexus_widgets.state import DashboardState
 from neuronexus_widgets.words import tell, when
 
-LINES = 10
+LINES = 9
+_ONCE = frozenset({"run.round", "contribution.rewarded"})
 
 
 class Activity:
-    """The latest events, newest first; of a run's rounds only the latest."""
+    """The latest events, newest first; of a run's rounds, and of a reward's parts, the latest."""
 
     def __init__(self) -> None:
         self.list = text("nx-feed")
@@ -38,10 +39,10 @@ class Activity:
 
 
 def _thinned(events: Iterable[Event]) -> Iterator[Event]:
-    runs: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for event in events:
-        if event.kind == "run.round":
-            if event.subject in runs:
+        if event.kind in _ONCE:
+            if (event.kind, event.subject) in seen:
                 continue
-            runs.add(event.subject)
+            seen.add((event.kind, event.subject))
         yield event

@@ -92,7 +92,7 @@ def _accuracy(state: DashboardState) -> Figure:
     if head is None:
         return Figure("Held-out accuracy", DASH, "", "no model yet")
     if head.held_out is None:
-        return Figure("Held-out accuracy", DASH, "", "measured with the first better model")
+        return Figure("Held-out accuracy", DASH, "", "not measured yet")
     first = next(item for item in state.versions if item.held_out is not None)
     gained = 100 * (head.held_out - (first.held_out or 0.0))
     hint = f"+{gained:.1f} points since v{first.number}" if gained > 0 else "of the head model"

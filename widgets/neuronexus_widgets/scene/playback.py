@@ -81,7 +81,7 @@ def choreograph(event: Event, now: float, rows: Mapping[str, int]) -> list[Spark
             return _round(_strings(event.data.get("clients")), now, rows)
         case "contribution.submitted":
             return _from_author(event, now, rows)
-        case "contribution.rewarded":
+        case "ledger.entry":
             return _reward(event, now, rows)
         case "contribution.rejected" | "contribution.failed":
             return [_ring(HUB, now, "red")]
@@ -118,17 +118,16 @@ def _from_author(event: Event, now: float, rows: Mapping[str, int]) -> list[Spar
 
 
 def _reward(event: Event, now: float, rows: Mapping[str, int]) -> list[Spark]:
-    author = event.data.get("author")
-    if not isinstance(author, str) or author not in rows:
-        return [_ring(HUB, now, "gold")]
-    row = rows[author]
-    rings = [_ring(row, now + _TRAVEL + 0.2 * step, "gold", 1.5 - 0.2 * step) for step in range(3)]
-    comets = [
-        spark
-        for step in range(4)
-        for spark in _comet(row, "out", now + 0.12 * step, "gold", size=1.5)
-    ]
-    return [_ring(HUB, now, "gold"), *comets, *rings]
+    """Gold goes to everybody whom an entry of the ledger pays."""
+    amounts = event.data.get("amounts")
+    paid = [rows[name] for name in amounts if name in rows] if isinstance(amounts, dict) else []
+    sparks = [_ring(HUB, now, "gold")]
+    for row in paid[:8]:
+        for step in range(4):
+            sparks += _comet(row, "out", now + 0.12 * step, "gold", size=1.5)
+        for step in range(3):
+            sparks.append(_ring(row, now + _TRAVEL + 0.2 * step, "gold", 1.5 - 0.2 * step))
+    return sparks
 
 
 def _comet(
