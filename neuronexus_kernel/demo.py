@@ -75,7 +75,7 @@ PLOTS = {
     ),
     "mnist": Plot(
         hidden=(16, 128),
-        recipe={"learning_rate": 0.02, "batch_size": 32, "local_epochs": 2},
+        recipe={"learning_rate": 0.02, "batch_size": 32, "local_epochs": 1},
         better={"learning_rate": 0.15},
         rounds=8,
         examples=6000,

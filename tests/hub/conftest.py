@@ -154,6 +154,12 @@ def open_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
         bench.close()
 
 
+@pytest.fixture(scope="session")
+def new_bench() -> type[Bench]:
+    """Return the class of hubs with their tools, for hubs that outlive a test."""
+    return Bench
+
+
 @pytest.fixture
 def bench(open_bench: Callable[..., Bench]) -> Bench:
     """A hub on a new folder."""

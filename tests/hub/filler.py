@@ -51,6 +51,7 @@ def main(home: Path, way: str) -> None:
     # A reader that holds a connection must not stand in the way of opening the database anew.
     with services.database._engine.connect() as reader:
         reader.execute(sa.select(schema.counters)).all()
+        reader.rollback()
         while len(errors) < 3:
             try:
                 body = text()
@@ -61,6 +62,7 @@ def main(home: Path, way: str) -> None:
                     way = "checkpoint is due"
             except StoreError as error:
                 errors.append(str(error))
+        reader.invalidate()
     print("errors:", *errors)
     assert count(services) == acknowledged, "what failed is not there, what was told is"
     try:

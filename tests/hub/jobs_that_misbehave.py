@@ -6,6 +6,8 @@ import time
 
 from neuronexus_kernel.errors import RecipeError
 
+_kept: list = []
+
 
 def answer(size: int) -> bytes:
     return b"x" * size
@@ -33,8 +35,8 @@ def blunder() -> bytes:
 
 
 def lock() -> bytes:
-    """Make what a progress bar makes: a semaphore that must be cleaned up."""
-    multiprocessing.RLock()
+    """Make and keep what a progress bar makes: a semaphore that must be cleaned up."""
+    _kept.append(multiprocessing.get_context("forkserver").RLock())
     return b"locked"
 
 

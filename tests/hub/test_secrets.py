@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import asdict
 
 import msgspec
@@ -15,9 +16,10 @@ from neuronexus_kernel.hub.contributions import find_contribution
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture
-def lived(bench, task, better_weights, hand_in):
+@pytest.fixture(scope="module")
+def lived(new_bench, new_home, task, better_weights, hand_in):
     """A hub on which much has happened: paid, rejected, failed and sealed things."""
+    bench = new_bench(new_home())
     project, ada = bench.project(task), bench.person("ada")
     theirs = ada.project(project.name)
     theirs.train(
@@ -30,12 +32,13 @@ def lived(bench, task, better_weights, hand_in):
     theirs.submit(nx.DataContribution(task.private))
     theirs.submit(nx.HyperparameterContribution(learning_rate=5.0))
     bench.evaluate()
-    return bench
+    yield bench
+    bench.close()
 
 
 def everything_a_visitor_gets(bench) -> bytes:
     """Return every byte that the interface hands to somebody who is signed in."""
-    hub = bench.person("mallory").hub
+    hub = bench.person(f"mallory-{secrets.token_hex(3)}").hub
     values = [*hub.accounts(), *hub.projects(), *hub.contributions(), *hub.balances()]
     values += [*hub.ledger_lines(), *hub.events(limit=10_000), hub.network(), *hub.roots()]
     for project in hub.projects():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import duckdb
 import pytest
 
@@ -9,10 +11,10 @@ from neuronexus_kernel.content import new_id
 from neuronexus_kernel.hub.local import LocalHub
 
 
-@pytest.fixture
-def home(open_bench, tmp_path):
+@pytest.fixture(scope="module")
+def closed_hub(new_bench, new_home):
     """The folder of a closed hub with five entries in its ledger."""
-    bench = open_bench(tmp_path / "ledger")
+    bench = new_bench(new_home())
     receipt = bench.services.library.put_node({})
     for number in range(5):
         bench.services.database.write(
@@ -27,6 +29,12 @@ def home(open_bench, tmp_path):
     assert bench.hub.verify_ledger().ok
     bench.close()
     return bench.home
+
+
+@pytest.fixture
+def home(closed_hub, tmp_path):
+    """A copy of that folder, to be tampered with."""
+    return shutil.copytree(closed_hub, tmp_path / "home")
 
 
 def tampered(home, *statements):
@@ -56,7 +64,7 @@ def test_nothing_changed_verifies(home):
 
 
 @pytest.mark.parametrize("index", [0, 2, 4])
-@pytest.mark.parametrize("offset", [0, 30, 100, -1])
+@pytest.mark.parametrize("offset", [0, 100])
 def test_one_changed_bit_of_an_entry_is_found(home, index, offset):
     change_byte(home, index, offset)
     status = tampered(home)

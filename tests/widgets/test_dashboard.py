@@ -67,6 +67,28 @@ def test_another_project_can_be_chosen(hub):
     assert dashboard.state.name == "faces"
 
 
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("run.started", {}),
+        ("run.round", {"round": "x", "accuracy": True, "clients": "ada", "loss": None}),
+        ("ledger.entry", {"index": 9, "amounts": {"ada": "lots", "grace": 5, "alan": None}}),
+        ("ledger.entry", {"amounts": ["ada"]}),
+        ("head.changed", {"number": "7", "accuracy": {}}),
+        ("contribution.submitted", {"kind": 3, "author": None, "note": ["x"]}),
+        ("contribution.rewarded", {"reward": "much", "value": "more"}),
+        ("version.created", {"number": None}),
+    ],
+)
+def test_a_malformed_event_is_drawn_around(hub, kind, data):
+    dashboard = Dashboard(hub)
+    hub.tell(kind, "r1", "p1", **data)
+    last = hub.tell("account.registered", "emmy", None)
+    until(lambda: dashboard.state.seq == last.seq)
+    until(lambda: "emmy" in dashboard.activity.list.value)
+    dashboard.close()
+
+
 def test_one_project_needs_no_menu(hub):
     dashboard = Dashboard(hub, follow=False)
     assert dashboard.header.widget.children[1].layout.display == "none"

@@ -207,7 +207,7 @@ def _figure(marks: list[bq.Mark], axes: list[bq.Axis], height: int) -> bq.Figure
 def _axis(scale: bq.Scale, *, vertical: bool = False, tick_format: str = "d") -> bq.Axis:
     return bq.Axis(
         scale=scale,
-        orientation="vertical" if vertical else "horizontal",
+        side="left" if vertical else "bottom",
         grid_lines="solid" if vertical else "none",
         grid_color=PALETTE["line"],
         color=PALETTE["line"],

@@ -9,11 +9,12 @@ number of the last event that the snapshot of the network holds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from neuronexus_kernel.errors import AuthenticationError
+from neuronexus_kernel.errors import AuthenticationError, InvalidInputError
 from neuronexus_kernel.hub.records import (
     JSON,
     Contribution,
@@ -583,11 +584,11 @@ def _amounts(data: Mapping[str, JSON]) -> dict[str, int]:
     value = data.get("amounts")
     if not isinstance(value, dict):
         return {}
-    return {
-        account: parse_nxs(amount, signed=True)
-        for account, amount in value.items()
-        if isinstance(amount, str)
-    }
+    amounts = {}
+    for account, amount in value.items():
+        with contextlib.suppress(InvalidInputError):
+            amounts[account] = parse_nxs(amount, signed=True) if isinstance(amount, str) else 0
+    return amounts
 
 
 def _minted(data: Mapping[str, JSON]) -> int:

@@ -10,6 +10,7 @@ import html
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.hub.records import JSON, Event
 from neuronexus_kernel.ledger.amounts import UNITS, parse_nxs
 
@@ -56,10 +57,13 @@ def nxs(units: int, places: int = 2) -> str:
 
 
 def nxs_text(amount: str | None, places: int = 2) -> str:
-    """Return exact decimal text of an amount for reading; a dash for none."""
+    """Return exact decimal text of an amount for reading; a dash for none or nonsense."""
     if not amount:
         return DASH
-    return nxs(parse_nxs(amount, signed=True), places)
+    try:
+        return nxs(parse_nxs(amount, signed=True), places)
+    except InvalidInputError:
+        return DASH
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from neuronexus_kernel.ledger.amounts import parse_nxs
 from neuronexus_widgets.panels import empty, frame, text
 from neuronexus_widgets.state import ContributionView, DashboardState
 from neuronexus_widgets.theme import icon
@@ -14,7 +13,7 @@ from neuronexus_widgets.words import (
     STATE_WORDS,
     count,
     escape,
-    nxs,
+    nxs_text,
     points,
     when,
 )
@@ -105,8 +104,7 @@ def _value(item: ContributionView) -> str:
 
 
 def _reward(item: ContributionView) -> str:
-    units = parse_nxs(item.reward, signed=True) if item.reward else 0
-    if units == 0:
+    amount = nxs_text(item.reward)
+    if amount == DASH or not set(item.reward or "") & set("123456789"):
         return f'<span class="nx-dim">{DASH}</span>'
-    exact = escape(item.reward)
-    return f'<span class="nx-gold" title="{exact} NXS">{nxs(units)} NXS</span>'
+    return f'<span class="nx-gold" title="{escape(item.reward)} NXS">{amount} NXS</span>'

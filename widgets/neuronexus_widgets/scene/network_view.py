@@ -31,6 +31,7 @@ ROUND_EVERY = 0.6
 """Rounds of training that come faster than this share one animation."""
 _DAY = 3600.0
 _NEVER = float("-inf")
+_CENTRE = (0.0, -0.45, 0.0)
 _LEGEND = (
     ("gold", "hub"),
     ("green", "online"),
@@ -287,11 +288,12 @@ class NetworkView:
 
     def _renderer(self) -> three.Renderer:
         camera = three.PerspectiveCamera(
-            position=(0.0, 4.4, 10.4), fov=44, aspect=WIDTH / HEIGHT, near=0.1, far=100
+            position=(0.0, 4.6, 11.0), fov=44, aspect=WIDTH / HEIGHT, near=0.1, far=100
         )
-        camera.lookAt((0.0, 0.0, 0.0))
+        camera.lookAt(_CENTRE)
         controls = three.OrbitControls(
             controlling=camera,
+            target=_CENTRE,
             enableZoom=False,
             enablePan=False,
             minPolarAngle=0.5,
