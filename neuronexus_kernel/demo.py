@@ -213,6 +213,9 @@ class Story:
             progress=False,
             on_round=self._slow_down,
         )
+        if run.record.state == "interrupted":
+            # A training run takes Ctrl-C as its own end; here it is meant for the whole story.
+            raise KeyboardInterrupt
         self.runs.append(run)
         handle = self._submit("ada", ComputeContribution(run, note=note))
         if handle.state == "rewarded":

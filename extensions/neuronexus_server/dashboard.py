@@ -32,7 +32,6 @@ TEMPLATE = "neuronexus"
 EXTENSIONS = (
     "@jupyter-widgets/jupyterlab-manager",
     "@voila-dashboards/widgets-manager8",
-    "anywidget",
     "bqplot",
     "bqscales",
     "jupyter-threejs",

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+expect.set_options(timeout=60_000)
 
 FLAGS = [
     "--no-sandbox",

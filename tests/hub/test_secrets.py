@@ -29,7 +29,7 @@ def lived(new_bench, new_home, task, better_weights, hand_in):
     )
     for weights in (better_weights[-1], better_weights[0]):
         hand_in(ada, project, weights)
-    theirs.submit(nx.DataContribution(task.private))
+    theirs.submit(nx.DataContribution(task.private.subset(range(20))))
     theirs.submit(nx.HyperparameterContribution(learning_rate=5.0))
     bench.evaluate()
     yield bench

@@ -151,7 +151,7 @@ def test_nothing_is_said_at_the_end_of_a_program_that_evaluated():
         """
         executor = ChildProcessExecutor(EvaluationLimits(seconds=60))
         for _ in range(3):
-            assert executor.submit(work.lock).result() == b"locked"
+            assert executor.submit(work.show_progress).result() == b"done"
         executor.shutdown()
         print("well")
         """

@@ -43,8 +43,8 @@ def test_everything_moves_with_events(hub):
     hub.tell("head.changed", "v1", number=1, accuracy=0.9)
     until(lambda: "620.00" in dashboard.figures.tiles["balance"].widget.value)
     until(lambda: "90.0%" in dashboard.figures.tiles["accuracy"].widget.value)
-    assert "more sevens" in dashboard.contributions.table.value
-    assert dashboard.scene.clock.running
+    until(lambda: "more sevens" in dashboard.contributions.table.value)
+    until(lambda: dashboard.scene.clock.running)
     dashboard.close()
 
 

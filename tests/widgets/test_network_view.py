@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from neuronexus_widgets.scene import layout, playback
-from neuronexus_widgets.scene.network_view import LABELS, TURN, NetworkView
-from neuronexus_widgets.state import load
+from neuronexus_widgets.scene.clock import TURN
+from neuronexus_widgets.scene.network_view import LABELS, NetworkView
+from neuronexus_widgets.snapshot import load
 from neuronexus_widgets.theme import rgb
 
 

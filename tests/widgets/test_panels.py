@@ -16,7 +16,8 @@ from neuronexus_widgets.panels.header import Header
 from neuronexus_widgets.panels.network import NetworkStatistics
 from neuronexus_widgets.panels.tokens import Tokens
 from neuronexus_widgets.panels.training import Training, Versions
-from neuronexus_widgets.state import DashboardState, load
+from neuronexus_widgets.snapshot import load
+from neuronexus_widgets.state import DashboardState
 
 from neuronexus_kernel.hub.records import NetworkNode
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neuronexus_widgets.state import DashboardState, apply, load, see
+from neuronexus_widgets.reducer import apply
+from neuronexus_widgets.snapshot import load, see
+from neuronexus_widgets.state import DashboardState
 
 from neuronexus_kernel.errors import NotFoundError
 from neuronexus_kernel.hub.records import JSON, Event

@@ -1,9 +1,10 @@
 """The looks of NeuroNexus: a live dashboard made of ipywidgets, bqplot and pythreejs.
 
-`DashboardState` (``state.py``) is what is shown, as plain values that know no widget; `Live`
-(``live.py``) brings events from the hub; panels draw a state and change only what changed; and
-`Dashboard` puts them together.  The package imports the kernel library, never the other way
-round, and never torch: a visitor's page must be there within seconds.
+`DashboardState` (``state.py``) is what is shown, as plain values that know no widget; ``snapshot``
+reads it from a hub, ``reducer`` carries it forward by events, and `Live` (``live.py``) brings
+them; panels draw a state and change only what changed; and `Dashboard` puts them together.  The
+package imports the kernel library, never the other way round, and never torch: a visitor's page
+must be there within seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The dashboard: a snapshot drawn at once, then everything live.
 
-`Dashboard` composes the panels and owns nothing else: state comes from ``state.py``, events from
-``live.py``, looks from ``theme.py``.
+`Dashboard` composes the panels and owns nothing else: state comes from ``snapshot.py`` and
+``reducer.py``, events from ``live.py``, looks from ``theme.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import ipywidgets as widgets
 
-from neuronexus_widgets import state as states
+from neuronexus_widgets import snapshot
 from neuronexus_widgets.live import Batch, Live
 from neuronexus_widgets.panels import Panel, frame
 from neuronexus_widgets.panels.activity import Activity
@@ -23,6 +23,7 @@ from neuronexus_widgets.panels.header import Header
 from neuronexus_widgets.panels.network import NetworkStatistics
 from neuronexus_widgets.panels.tokens import Tokens
 from neuronexus_widgets.panels.training import Training, Versions
+from neuronexus_widgets.reducer import apply
 from neuronexus_widgets.scene.network_view import NetworkView
 from neuronexus_widgets.theme import css
 
@@ -72,7 +73,7 @@ class Dashboard:
         self, source: Hub | HasHub, project: str | None = None, *, follow: bool = True
     ) -> None:
         self._hub: Hub = source.hub if hasattr(source, "hub") else source
-        self.state = states.load(self._hub, project)
+        self.state = snapshot.load(self._hub, project)
         base = page_base()
         self.header = Header(
             self._choose,
@@ -140,15 +141,15 @@ class Dashboard:
     def _on_batch(self, batch: Batch) -> None:
         state = self.state
         if batch.gap:
-            state = states.load(self._hub, state.project or None)
+            state = snapshot.load(self._hub, state.project or None)
         for event in batch.events:
-            state = states.apply(state, event)
+            state = apply(state, event)
         if batch.network is not None:
-            state = states.see(state, batch.network)
+            state = snapshot.see(state, batch.network)
         for item in batch.contributions:
-            state = states.amend(state, item)
+            state = snapshot.amend(state, item)
         if state.project and not self.state.project:  # the first project was just made
-            state = states.load(self._hub, state.project)
+            state = snapshot.load(self._hub, state.project)
         self.state = state
         self.header.connection = batch.connection
         self._draw()
@@ -159,11 +160,11 @@ class Dashboard:
         if project == self.state.project:
             return
         if self._live is None:
-            self.state = states.load(self._hub, project)
+            self.state = snapshot.load(self._hub, project)
             self._draw()
             return
         with self._live.lock:
-            self.state = states.load(self._hub, project)
+            self.state = snapshot.load(self._hub, project)
             self._draw()
 
 

@@ -6,7 +6,6 @@ cloud, updated in place.  Motion costs the kernel nothing: see ``playback.py`` a
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -17,19 +16,17 @@ from numpy.typing import NDArray
 
 from neuronexus_kernel.hub.records import Event
 from neuronexus_widgets.scene import layout, playback, shaders
+from neuronexus_widgets.scene.clock import Clock
 from neuronexus_widgets.state import DashboardState
 from neuronexus_widgets.theme import PALETTE, rgb
 from neuronexus_widgets.words import count, escape
 
 WIDTH, HEIGHT = 960, 640
 """Size of the picture; the page scales it to fill its panel and crops what is over."""
-TURN = 120.0
-"""Seconds of one turn of the scene while something happens."""
 LABELS = 16
 """Members with a name beside them; the rest are points."""
 ROUND_EVERY = 0.6
 """Rounds of training that come faster than this share one animation."""
-_DAY = 3600.0
 _NEVER = float("-inf")
 _CENTRE = (0.0, -0.45, 0.0)
 _LEGEND = (
@@ -39,76 +36,6 @@ _LEGEND = (
     ("muted", "away"),
     ("violet", "client"),
 )
-
-
-class Clock:
-    """The scene's clock, which runs in the browser only while something moves.
-
-    Parameters
-    ----------
-    world
-        Group that turns.
-    hand
-        Object inside it whose x position shows the time.
-    now
-        Where to read the time, in seconds.
-    """
-
-    def __init__(
-        self, world: three.Group, hand: str, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        steps = int(_DAY / TURN * 4)
-        angles = np.arange(steps + 1) * math.pi / 4  # half of the angle turned
-        turns = np.zeros((steps + 1, 4), np.float32)
-        turns[:, 1], turns[:, 3] = np.sin(angles), np.cos(angles)
-        tracks = (
-            three.VectorKeyframeTrack(
-                name=f"{hand}.position",
-                times=np.array([0, _DAY], np.float32),
-                values=np.array([0, 0, 0, _DAY, 0, 0], np.float32),
-            ),
-            three.QuaternionKeyframeTrack(
-                name=".quaternion",
-                times=np.arange(steps + 1, dtype=np.float32) * np.float32(TURN / 4),
-                values=turns.ravel(),
-            ),
-        )
-        clip = three.AnimationClip(name="clock", duration=_DAY, tracks=tracks)
-        self._action = three.AnimationAction(three.AnimationMixer(world), clip, world)
-        self._now = now
-        self._shown = 0.0
-        self._since: float | None = None
-
-    @property
-    def time(self) -> float:
-        """What the clock shows, in seconds."""
-        return self._shown + (0.0 if self._since is None else self._now() - self._since)
-
-    @property
-    def running(self) -> bool:
-        """Whether the clock runs."""
-        return self._since is not None
-
-    def run(self) -> float:
-        """Start the clock, or set it again if it runs; return how far it was turned back.
-
-        A page that was opened while the clock ran learns the time from this.
-        """
-        shown = self.time
-        turns = math.floor(shown / TURN) if shown > _DAY / 2 else 0
-        back = turns * TURN
-        if self.running:
-            self._action.pause()
-        self._shown, self._since = shown - back, self._now()
-        self._action.time = self._shown
-        self._action.play()
-        return back
-
-    def pause(self) -> None:
-        """Stop the clock where it is."""
-        if self.running:
-            self._shown, self._since = self.time, None
-            self._action.pause()
 
 
 class NetworkView:
