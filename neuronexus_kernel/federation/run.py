@@ -19,6 +19,7 @@ from neuronexus_kernel.federation.client_app import CohortApp
 from neuronexus_kernel.federation.evaluation import Evaluator
 from neuronexus_kernel.federation.executors.base import Client
 from neuronexus_kernel.federation.executors.plan import make_executor, make_plan
+from neuronexus_kernel.federation.executors.threads import torch_threads
 from neuronexus_kernel.federation.fields import whole
 from neuronexus_kernel.federation.grid import LocalGrid
 from neuronexus_kernel.federation.recipe import Recipe
@@ -130,7 +131,13 @@ def train(
     recipe = _recipe(recipe, strategy, data if validation is None else [*data, validation])
     if isinstance(strategy, Strategy):
         check_strategy_object(strategy, cohort_size=size)
-    plan = make_plan(recipe.architecture, clients=size, executor=executor, dtype=dtype)
+    plan = make_plan(
+        recipe.architecture,
+        clients=size,
+        batch_size=recipe.batch_size,
+        executor=executor,
+        dtype=dtype,
+    )
     start = _starting_weights(recipe, initial_weights, seed, dtype)
     evaluator = None
     if evaluate_every:
@@ -146,7 +153,7 @@ def train(
         grid = LocalGrid(app, tuple(nodes), cohort_size=size, seed=seed)
         interrupted = False
         try:
-            with grid.session():
+            with grid.session(), torch_threads(plan.threads):
                 engine = (
                     strategy
                     if isinstance(strategy, Strategy)

@@ -24,8 +24,7 @@ split) do not count and are dropped without a word, because a word would tell wh
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -34,6 +33,7 @@ import numpy as np
 from neuronexus_kernel.content import CID, dagcbor
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.errors import EvaluationError, NeuroNexusError
+from neuronexus_kernel.federation.executors.threads import torch_threads
 from neuronexus_kernel.valuation.improvement import MIN_EXAMPLES, Bound, paired_bound
 
 if TYPE_CHECKING:
@@ -122,26 +122,9 @@ def perform(job: bytes) -> bytes:
     if not isinstance(document, dict):
         raise EvaluationError("An evaluation job is a map.")
     check_fields(document)
-    with _one_thread():
+    with torch_threads(1):
         result = _recipes(document) if document["kind"] == "recipes" else _weights(document)
         return dagcbor.encode({"kind": document["kind"], **result, "environment": environment()})
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread, as sums depend on how many share them.
-
-    So the result does not depend on the number of cores, and an evaluation beside a busy hub
-    does not spend its time waiting for a second core at every small step.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def environment() -> dict[str, Node]:

@@ -93,5 +93,5 @@ def demo() -> Iterator[Demo]:
     assert address is not None, said
     yield Demo(address[0], dict(re.findall(r"^ {4}(\w+) +(\S+)$", said, re.M)), process)
     if process.poll() is None:
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGINT)  # a kill would leave its hub behind
+        process.wait(60)

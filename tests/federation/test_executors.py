@@ -12,6 +12,7 @@ from neuronexus_kernel.federation import Recipe
 from neuronexus_kernel.federation.executors.base import Client, Cohort
 from neuronexus_kernel.federation.executors.plan import make_executor, make_plan
 from neuronexus_kernel.federation.executors.sequential import SequentialExecutor
+from neuronexus_kernel.federation.executors.threads import torch_threads
 from neuronexus_kernel.federation.executors.vectorized import VectorizedExecutor
 
 RAGGED = (7, 23, 10, 1, 23, 30)
@@ -198,3 +199,13 @@ def test_a_plan_is_plain_data_and_makes_the_executor_that_it_names():
 def test_an_unknown_executor_or_number_type_is_refused(fields):
     with pytest.raises(InvalidInputError, match=next(iter(fields))):
         make_plan(models.mlp(4, (3,), 2), clients=5, **fields)
+
+
+def test_small_steps_use_one_thread_and_torch_has_its_own_number_afterwards():
+    before = torch.get_num_threads()
+    small = make_plan(models.mlp(64, (128,), 10), clients=3)
+    assert small.threads == 1
+    assert make_plan(models.mlp(784, (200, 200), 10), clients=10).threads == before
+    with torch_threads(2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before

@@ -181,6 +181,12 @@ def _head(event: Event) -> str:
     return f"Version {escape(event.data.get('number'))} is the new head: {accuracy} held out"
 
 
+def _version(event: Event) -> str | None:
+    if not event.data.get("number"):
+        return None  # the weights that a project begins with; nobody trained them
+    return f"{_name(event.data.get('author'))} trained version {escape(event.data['number'])}"
+
+
 _TELLERS: dict[str, Callable[[Event], str | None]] = {
     "account.registered": lambda event: f"{_name(event.subject)} joined the network",
     "project.created": lambda event: (
@@ -189,9 +195,7 @@ _TELLERS: dict[str, Callable[[Event], str | None]] = {
     "run.started": _started,
     "run.round": _round,
     "run.finished": _finished,
-    "version.created": lambda event: (
-        f"{_name(event.data.get('author'))} trained version {escape(event.data.get('number'))}"
-    ),
+    "version.created": _version,
     "head.changed": _head,
     "recipe.changed": lambda event: f"{_name(event.data.get('by'))} improved the head recipe",
     "data.joined": lambda event: (

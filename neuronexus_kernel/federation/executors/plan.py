@@ -23,6 +23,8 @@ DTYPES = ("float32", "float64")
 
 _CHUNK_PARAMETERS = 4_000_000
 _CHUNK_CLIENTS = 256
+_SHARED_STEP = 4_000_000
+"""Multiplications in a step from which a second thread saves more than it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Plan:
     dtype
         Number type of the training arithmetic.
     threads
-        Threads that torch may use.
+        Threads that torch uses: one where a step is small.
     instructions
         Instruction set that torch's kernels use, such as ``"AVX512"``.
     versions
@@ -61,7 +63,12 @@ class Plan:
 
 
 def make_plan(
-    architecture: Architecture, *, clients: int, executor: str = "auto", dtype: str = "float32"
+    architecture: Architecture,
+    *,
+    clients: int,
+    batch_size: int = 10,
+    executor: str = "auto",
+    dtype: str = "float32",
 ) -> Plan:
     """Choose how to train.
 
@@ -71,6 +78,8 @@ def make_plan(
         The model.
     clients
         Size of a round's cohort.
+    batch_size
+        Examples in a client's step.
     executor
         ``"auto"`` or a name of `EXECUTORS`, which overrules the choice.
     dtype
@@ -92,12 +101,15 @@ def make_plan(
         name, reason = _choice(architecture, clients)
     import torch
 
+    chunk = _chunk(architecture) if name == "vectorized" else 1
+    step = architecture.parameter_count * batch_size * min(chunk, clients)
+    small = step < _SHARED_STEP and not _has_convolutions(architecture)
     return Plan(
         executor=name,
         reason=reason,
-        chunk=_chunk(architecture) if name == "vectorized" else 1,
+        chunk=chunk,
         dtype=dtype,
-        threads=torch.get_num_threads(),
+        threads=1 if small else torch.get_num_threads(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         versions=_versions(),
     )
@@ -117,9 +129,13 @@ def make_executor(plan: Plan) -> Executor:
 def _choice(architecture: Architecture, clients: int) -> tuple[str, str]:
     if clients == 1:
         return "sequential", "one client trains in a round"
-    if any(len(shape) > 2 for shape in architecture.parameter_shapes.values()):
+    if _has_convolutions(architecture):
         return "sequential", "convolutions gain nothing from stacking on a CPU"
     return "vectorized", f"{clients} clients train in a round"
+
+
+def _has_convolutions(architecture: Architecture) -> bool:
+    return any(len(shape) > 2 for shape in architecture.parameter_shapes.values())
 
 
 def _chunk(architecture: Architecture) -> int:
