@@ -269,10 +269,14 @@ def _sample(data: Sequence[Dataset], seed: int) -> Dataset:
 
 @contextmanager
 def _progress(rounds: int, *, shown: bool) -> Iterator[Callable[[RoundReport], None]]:
-    """Show a progress bar; yield what it must be told of each round."""
+    """Show a progress bar if asked to; yield what it must be told of each round."""
+    if not shown:
+        # Even a disabled bar takes a semaphore, which a killed child process would leave behind.
+        yield lambda report: None
+        return
     from tqdm.auto import tqdm
 
-    with tqdm(total=rounds, desc="training", unit="round", disable=not shown) as bar:
+    with tqdm(total=rounds, desc="training", unit="round") as bar:
 
         def show(report: RoundReport) -> None:
             measured = {"loss": report.loss, "accuracy": report.accuracy}

@@ -14,20 +14,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from neuronexus_kernel.content import CID, check_id, dagcbor
-from neuronexus_kernel.datasets import Dataset, curation
+from neuronexus_kernel.content import check_id, dagcbor
 from neuronexus_kernel.errors import (
     ConflictError,
-    DatasetError,
     ForbiddenError,
-    InvalidInputError,
     NotFoundError,
     QuotaError,
 )
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.library import Library
-from neuronexus_kernel.hub.projects import check_fits, find_project
+from neuronexus_kernel.hub.payloads import Payloads
+from neuronexus_kernel.hub.projects import find_project
 from neuronexus_kernel.hub.records import Account, Contribution, NewContribution, Share
 from neuronexus_kernel.hub.runs import find_run
 from neuronexus_kernel.hub.tokens import Tokens
@@ -79,6 +77,7 @@ class Contributions:
     ) -> None:
         self._database = database
         self._library = library
+        self._payloads = Payloads(database, library)
         self._tokens = tokens
         self._per_day = per_day
 
@@ -89,7 +88,7 @@ class Contributions:
         check_id(new.id)
         payload = self._library.document(new.payload)
         project = self._database.read(lambda tx: find_project(tx, new.project))
-        content = self._check(actor, new, payload, project)
+        content = self._payloads.check(actor, new, payload, project)
 
         def change(tx: Transaction) -> Contribution:
             contributions = schema.contributions
@@ -240,64 +239,6 @@ class Contributions:
 
     # -- checks ----------------------------------------------------------------------------
 
-    def _check(
-        self,
-        actor: Account,
-        new: NewContribution,
-        payload: Mapping[str, dagcbor.Node],
-        project: sa.Row[Any],
-    ) -> str:
-        """Check a payload by its kind; return what is contributed, as text to compare by."""
-        if payload.get("kind") != new.kind:
-            raise InvalidInputError(
-                f"The payload is of kind {payload.get('kind')!r}, not {new.kind!r}."
-            )
-        if new.kind == "code":
-            return self._check_code(payload, project)
-        if new.kind == "hyperparameters":
-            return self._check_changes(payload, project)
-        if new.kind == "data":
-            return self._check_data(payload, project)
-        if new.kind == "compute":
-            return self._check_run(actor, payload, project)
-        raise InvalidInputError(
-            f"kind is code, compute, data or hyperparameters, not {new.kind!r}."
-        )
-
-    def _check_code(self, payload: Mapping[str, dagcbor.Node], project: sa.Row[Any]) -> str:
-        cid = linked(payload, "architecture")
-        self._library.architecture(cid).check_task(tuple(project.input_shape), project.classes)
-        head = self._library.recipe(project.recipe)
-        if str(head.architecture.cid) == cid:
-            raise ConflictError("The head recipe has this very architecture already.")
-        return f"code:{cid}"
-
-    def _check_changes(self, payload: Mapping[str, dagcbor.Node], project: sa.Row[Any]) -> str:
-        changes = changed_fields(payload)
-        head = self._library.recipe(project.recipe)
-        if head.with_changes(**changes).cid == head.cid:
-            raise ConflictError("The head recipe has these very values already.")
-        return f"hyperparameters:{dagcbor.cid_of(changes)}"
-
-    def _check_data(self, payload: Mapping[str, dagcbor.Node], project: sa.Row[Any]) -> str:
-        cid = linked(payload, "dataset")
-        dataset = self._library.dataset(cid)
-        check_fits(dataset, tuple(project.input_shape), project.classes, "The data set")
-        check_new_rows(dataset, self._library.dataset(project.public))
-        return f"data:{cid}"
-
-    def _check_run(
-        self, actor: Account, payload: Mapping[str, dagcbor.Node], project: sa.Row[Any]
-    ) -> str:
-        run = self._database.read(lambda tx: find_run(tx, str(payload.get("run"))))
-        if run.author != actor.name:
-            raise ForbiddenError(f"The run {run.id} belongs to {run.author}.")
-        if run.project != project.id:
-            raise InvalidInputError(f"The run {run.id} is of another project.")
-        if run.version is None:
-            raise InvalidInputError(f"The run {run.id} is {run.state} and has made no model yet.")
-        return f"compute:{run.id}"
-
     def _check_quota(self, tx: Transaction, actor: Account) -> None:
         contributions = schema.contributions
         day_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat()
@@ -377,45 +318,6 @@ def find_contribution(tx: Transaction, contribution: str) -> sa.Row[Any]:
     if row is None:
         raise NotFoundError(f"There is no contribution {contribution!r}.")
     return row
-
-
-def linked(payload: Mapping[str, dagcbor.Node], name: str) -> str:
-    """Return the CID that a payload links to under `name`.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no link.
-    """
-    link = payload.get(name)
-    if not isinstance(link, CID):
-        raise InvalidInputError(f"The payload has no link {name!r}.")
-    return str(link)
-
-
-def changed_fields(payload: Mapping[str, dagcbor.Node]) -> dict[str, Any]:
-    """Return the recipe fields that a hyperparameter payload changes."""
-    changes = payload.get("changes")
-    if not isinstance(changes, dict) or not changes:
-        raise InvalidInputError("The payload names no recipe field to change.")
-    return dict(changes)
-
-
-def check_new_rows(dataset: Dataset, public: Dataset) -> None:
-    """Refuse rows that are public already.
-
-    Raises
-    ------
-    DatasetError
-        If a row is one of the public ones or repeats another; the message says which.
-    """
-    double = curation.duplicates(dataset, set(public.row_hashes()))
-    if double.any():
-        raise DatasetError(
-            f"{int(double.sum())} of {len(dataset)} rows are exact duplicates of public rows "
-            f"or of each other (first: row {int(double.argmax())}). Leave them out: "
-            "only new examples can improve a model."
-        )
 
 
 def head_key(project: sa.Row[Any]) -> str:

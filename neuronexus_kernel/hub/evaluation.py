@@ -27,17 +27,10 @@ from neuronexus_kernel.errors import (
     StoreError,
 )
 from neuronexus_kernel.hub import schema
-from neuronexus_kernel.hub.contributions import (
-    Contributions,
-    Verdict,
-    changed_fields,
-    check_new_rows,
-    find_contribution,
-    head_key,
-    linked,
-)
+from neuronexus_kernel.hub.contributions import Contributions, Verdict, find_contribution, head_key
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.library import Library
+from neuronexus_kernel.hub.payloads import changed_fields, check_new_rows, linked
 from neuronexus_kernel.hub.projects import find_project, find_version
 from neuronexus_kernel.hub.records import Root
 from neuronexus_kernel.hub.runs import find_run
@@ -422,9 +415,10 @@ def _reason(outcome: Mapping[str, Any], value_nano: int) -> str | None:
     if value_nano > 0:
         return None
     bound = outcome["bound"]
+    # Coarse on purpose: an exact mean would tell whether a single row is held out.
     points = 100 * float(bound["mean"])
-    lower = 100 * float(bound["lower"])
+    lower = value_nano / 1e7
     return (
-        f"No sure improvement: {points:+.2f} percentage points on held-out data on average, but "
-        f"no better than {lower:+.2f} with 90 % confidence."
+        f"No sure improvement: about {points:+.1f} percentage points on held-out data, but with "
+        f"90 % confidence only that it is above {lower:+.2f}."
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from neuronexus_kernel.content import check_id
+from neuronexus_kernel.content import Visibility, check_id
 from neuronexus_kernel.errors import (
     ConflictError,
     ForbiddenError,
@@ -145,7 +145,9 @@ class Runs:
             if row.state != "running":
                 return self._record(tx, row)
             version = number = None
+            _check_updates(tx, result.updates)
             if result.weights is not None:
+                _check_own_weights(tx, row, result.weights)
                 version = self._add_version(tx, row, result.weights)
                 number = find_version(tx, version, head="").number
             tx.execute(
@@ -252,6 +254,30 @@ def _check_accounts(tx: Transaction, names: tuple[str, ...]) -> None:
             f"There is no account {', '.join(missing)}: participants are named by their accounts "
             "on this hub, so that their part can be paid."
         )
+
+
+def _check_own_weights(tx: Transaction, run: sa.Row[Any], weights: str) -> None:
+    """Refuse weights that somebody else has made: a copy earns nothing."""
+    versions = schema.versions
+    copied = tx.first(
+        sa.select(versions).where(
+            versions.c.project == run.project,
+            versions.c.weights == weights,
+            versions.c.author != run.author,
+        )
+    )
+    if copied is not None:
+        raise ConflictError(f"These weights are version {copied.number} by {copied.author}.")
+
+
+def _check_updates(tx: Transaction, updates: tuple[str, ...]) -> None:
+    roots = schema.roots
+    query = sa.select(roots.c.cid).where(
+        roots.c.cid.in_(updates), roots.c.visibility == Visibility.SEALED.value
+    )
+    missing = set(updates) - {row.cid for row in tx.all(query)}
+    if missing:
+        raise NotFoundError(f"The update {min(missing)} was not stored; put it sealed first.")
 
 
 def _round(row: sa.Row[Any]) -> Round:

@@ -274,6 +274,33 @@ def test_nobody_writes_into_a_run_of_another(project: Project, person: Person) -
         Project(mallory, project.record).submit(nx.ComputeContribution(run))
 
 
+def test_weights_copied_from_another_are_refused(project: Project, person: Person) -> None:
+    run = project.train(rounds=1, partition=nx.partition.iid(2), progress=False)
+    hub, record = person("mallory").hub, project.record
+    theirs = records.NewRun(
+        id=new_id(),
+        project=record.id,
+        recipe=record.recipe,
+        rounds=1,
+        clients=1,
+        clients_per_round=1,
+    )
+    hub.start_run(theirs)
+    copied = records.RunResult(state="finished", weights=run.version.cid)  # type: ignore[union-attr]
+    with pytest.raises(ConflictError, match="version 1"):
+        hub.finish_run(theirs.id, copied)
+    lost = records.RunResult(state="finished", weights=None, updates=(record.recipe,))
+    with pytest.raises(NotFoundError, match="sealed"):
+        hub.finish_run(theirs.id, lost)
+
+
+def test_who_sealed_the_same_bytes_before_is_not_told(person: Person) -> None:
+    secret = secrets.token_bytes(64)
+    person("ada").hub.put(secret, visibility="sealed")
+    grace = person("grace")
+    assert grace.hub.put(secret, visibility="sealed").owner == grace.user
+
+
 def test_a_participant_without_an_account_is_named(project: Project, task: nx.Task) -> None:
     with pytest.raises(NotFoundError, match="nobody-here"):
         project.train(rounds=1, participants={"nobody-here": task.private}, progress=False)

@@ -1,0 +1,143 @@
+"""What a contribution holds, checked by its kind when it is submitted.
+
+A mistake is told at once and nothing is submitted then.  The check ends in a text that names what
+is contributed, by which the hub knows the same thing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from neuronexus_kernel.content import CID, dagcbor
+from neuronexus_kernel.datasets import Dataset, curation
+from neuronexus_kernel.errors import (
+    ConflictError,
+    DatasetError,
+    ForbiddenError,
+    InvalidInputError,
+)
+from neuronexus_kernel.hub.database import Database
+from neuronexus_kernel.hub.library import Library
+from neuronexus_kernel.hub.projects import check_fits
+from neuronexus_kernel.hub.records import Account, NewContribution
+from neuronexus_kernel.hub.runs import find_run
+
+Payload = Mapping[str, dagcbor.Node]
+
+
+class Payloads:
+    """Checks what is submitted to the projects of one hub.
+
+    Parameters
+    ----------
+    database, library
+        Where records and content are kept.
+    """
+
+    def __init__(self, database: Database, library: Library) -> None:
+        self._database = database
+        self._library = library
+
+    def check(
+        self, actor: Account, new: NewContribution, payload: Payload, project: sa.Row[Any]
+    ) -> str:
+        """Check a payload by its kind; return what is contributed, as text to compare by.
+
+        Raises
+        ------
+        InvalidInputError, ArchitectureError, RecipeError, DatasetError
+            If it is malformed or does not fit the project.
+        ConflictError
+            If it changes nothing.
+        ForbiddenError
+            If it is somebody else's run.
+        """
+        if payload.get("kind") != new.kind:
+            raise InvalidInputError(
+                f"The payload is of kind {payload.get('kind')!r}, not {new.kind!r}."
+            )
+        if new.kind == "code":
+            return self._code(payload, project)
+        if new.kind == "hyperparameters":
+            return self._changes(payload, project)
+        if new.kind == "data":
+            return self._data(payload, project)
+        if new.kind == "compute":
+            return self._run(actor, payload, project)
+        raise InvalidInputError(
+            f"kind is code, compute, data or hyperparameters, not {new.kind!r}."
+        )
+
+    def _code(self, payload: Payload, project: sa.Row[Any]) -> str:
+        cid = linked(payload, "architecture")
+        self._library.architecture(cid).check_task(tuple(project.input_shape), project.classes)
+        head = self._library.recipe(project.recipe)
+        if str(head.architecture.cid) == cid:
+            raise ConflictError("The head recipe has this very architecture already.")
+        return f"code:{cid}"
+
+    def _changes(self, payload: Payload, project: sa.Row[Any]) -> str:
+        changes = changed_fields(payload)
+        head = self._library.recipe(project.recipe)
+        if head.with_changes(**changes).cid == head.cid:
+            raise ConflictError("The head recipe has these very values already.")
+        return f"hyperparameters:{dagcbor.cid_of(changes)}"
+
+    def _data(self, payload: Payload, project: sa.Row[Any]) -> str:
+        cid = linked(payload, "dataset")
+        dataset = self._library.dataset(cid)
+        check_fits(dataset, tuple(project.input_shape), project.classes, "The data set")
+        check_new_rows(dataset, self._library.dataset(project.public))
+        return f"data:{cid}"
+
+    def _run(self, actor: Account, payload: Payload, project: sa.Row[Any]) -> str:
+        run = self._database.read(lambda tx: find_run(tx, str(payload.get("run"))))
+        if run.author != actor.name:
+            raise ForbiddenError(f"The run {run.id} belongs to {run.author}.")
+        if run.project != project.id:
+            raise InvalidInputError(f"The run {run.id} is of another project.")
+        if run.version is None:
+            raise InvalidInputError(f"The run {run.id} is {run.state} and has made no model yet.")
+        return f"compute:{run.id}"
+
+
+def linked(payload: Payload, name: str) -> str:
+    """Return the CID that a payload links to under `name`.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no link.
+    """
+    link = payload.get(name)
+    if not isinstance(link, CID):
+        raise InvalidInputError(f"The payload has no link {name!r}.")
+    return str(link)
+
+
+def changed_fields(payload: Payload) -> dict[str, Any]:
+    """Return the recipe fields that a hyperparameter payload changes."""
+    changes = payload.get("changes")
+    if not isinstance(changes, dict) or not changes:
+        raise InvalidInputError("The payload names no recipe field to change.")
+    return dict(changes)
+
+
+def check_new_rows(dataset: Dataset, public: Dataset) -> None:
+    """Refuse rows that are public already.
+
+    Raises
+    ------
+    DatasetError
+        If a row is one of the public ones or repeats another; the message says which.
+    """
+    double = curation.duplicates(dataset, set(public.row_hashes()))
+    if double.any():
+        raise DatasetError(
+            f"{int(double.sum())} of {len(dataset)} rows are exact duplicates of public rows "
+            f"or of each other (first: row {int(double.argmax())}). Leave them out: "
+            "only new examples can improve a model."
+        )
