@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import tempfile
@@ -41,8 +42,8 @@ def fresh_name(stem: str) -> str:
     return f"{stem}-{secrets.token_hex(4)}"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
+@atexit.register
+def _end_quietly() -> None:
     """Close standard error before the interpreter ends.
 
     DuckDB's bindings print pages about leaked references when they end in one process with torch,
