@@ -22,8 +22,8 @@ from neuronexus_kernel.errors import (
     QuotaError,
 )
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.library import Library
 from neuronexus_kernel.hub.payloads import Payloads
 from neuronexus_kernel.hub.projects import find_project
 from neuronexus_kernel.hub.records import Account, Contribution, NewContribution, Share
@@ -66,18 +66,18 @@ class Contributions:
 
     Parameters
     ----------
-    database, library, tokens
+    database, contents, tokens
         Where records, content and the ledger are kept.
     per_day
         Contributions that one account may submit within 24 hours.
     """
 
     def __init__(
-        self, database: Database, library: Library, tokens: Tokens, *, per_day: int
+        self, database: Database, contents: Contents, tokens: Tokens, *, per_day: int
     ) -> None:
         self._database = database
-        self._library = library
-        self._payloads = Payloads(database, library)
+        self._contents = contents
+        self._payloads = Payloads(database, contents)
         self._tokens = tokens
         self._per_day = per_day
 
@@ -86,7 +86,7 @@ class Contributions:
     def submit(self, actor: Account, new: NewContribution) -> Contribution:
         """Check a contribution and queue it; see `Hub.submit`."""
         check_id(new.id)
-        payload = self._library.document(new.payload)
+        payload = self._contents.document(new.payload)
         project = self._database.read(lambda tx: find_project(tx, new.project))
         content = self._payloads.check(actor, new, payload, project)
 

@@ -27,9 +27,9 @@ from neuronexus_kernel.errors import (
     StoreError,
 )
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions, Verdict, find_contribution, head_key
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.library import Library
 from neuronexus_kernel.hub.payloads import changed_fields, check_new_rows, linked
 from neuronexus_kernel.hub.projects import find_project, find_version
 from neuronexus_kernel.hub.records import Root
@@ -82,7 +82,7 @@ class Evaluator:
 
     Parameters
     ----------
-    database, library, contributions
+    database, contents, contributions
         Where records and content are kept.
     executor
         Runs `jobs.perform`: child processes here, a cluster elsewhere.
@@ -97,12 +97,12 @@ class Evaluator:
     def __init__(
         self,
         database: Database,
-        library: Library,
+        contents: Contents,
         contributions: Contributions,
         executor: Executor,
     ) -> None:
         self._database = database
-        self._library = library
+        self._contents = contents
         self._contributions = contributions
         self._executor = executor
         self._news = threading.Event()
@@ -198,7 +198,7 @@ class Evaluator:
     # -- describing ------------------------------------------------------------------------
 
     def _describe(self, row: sa.Row[Any]) -> Evaluation:
-        payload = self._library.document(row.payload)
+        payload = self._contents.document(row.payload)
         project = self._database.read(lambda tx: find_project(tx, row.project))
         if row.kind == "compute":
             return self._describe_weights(row, payload, project)
@@ -208,16 +208,16 @@ class Evaluator:
         self, row: sa.Row[Any], payload: Mapping[str, Node], project: sa.Row[Any]
     ) -> Evaluation:
         recipe, public = project.recipe, project.public
-        data = self._library.dataset(public)
+        data = self._contents.dataset(public)
         moves: dict[str, str]
         extra = 0
         if row.kind == "data":
-            more = self._library.dataset(linked(payload, "dataset"))
+            more = self._contents.dataset(linked(payload, "dataset"))
             # Rows that became public since it was submitted were paid to somebody else.
             check_new_rows(more, data)
             extra = len(more)
             joined = data.concat(more)
-            moves = {"public": self._library.add(joined.encode())}
+            moves = {"public": self._contents.add(joined.encode())}
         else:
             moves = {"recipe": self._change(recipe, row.kind, payload)}
         after = {"recipe": recipe, "public": public, **moves}
@@ -233,7 +233,7 @@ class Evaluator:
         return Evaluation(description, {"recipe": recipe, "public": public}, moves, extra)
 
     def _recipe_side(self, recipe: str, data: str) -> dict[str, Node]:
-        architecture = self._library.document(recipe)["architecture"]
+        architecture = self._contents.document(recipe)["architecture"]
         return {
             "recipe": CID.parse(recipe),
             "architecture": architecture,
@@ -242,13 +242,13 @@ class Evaluator:
 
     def _change(self, head: str, kind: str, payload: Mapping[str, Node]) -> str:
         """Store the head recipe with a contribution's change, and return its CID."""
-        recipe = self._library.recipe(head)
+        recipe = self._contents.recipe(head)
         if kind == "code":
-            architecture = self._library.architecture(linked(payload, "architecture"))
+            architecture = self._contents.architecture(linked(payload, "architecture"))
             changed = recipe.with_changes(architecture=architecture)
         else:
             changed = recipe.with_changes(**changed_fields(payload))
-        return self._library.put_node(changed.to_dict())
+        return self._contents.put_node(changed.to_dict())
 
     def _describe_weights(
         self, row: sa.Row[Any], payload: Mapping[str, Node], project: sa.Row[Any]
@@ -276,16 +276,16 @@ class Evaluator:
         return Evaluation(description, {"head": project.head}, {"head": candidate.id})
 
     def _weights_side(self, recipe: str, weights: str) -> dict[str, Node]:
-        architecture = self._library.document(recipe)["architecture"]
+        architecture = self._contents.document(recipe)["architecture"]
         return {"architecture": architecture, "weights": CID.parse(weights)}
 
     def _load(self, cid: CID) -> bytes:
         try:
-            return self._library.bytes_of(str(cid))
+            return self._contents.bytes_of(str(cid))
         except NotFoundError:
             pass
         try:
-            return self._library.bytes_of(str(cid), sealed=True)
+            return self._contents.bytes_of(str(cid), sealed=True)
         except (NotFoundError, StoreError) as error:
             # A reason is for all to read, and must not name what is sealed.
             _log.error("Sealed content cannot be read: %s", error)
@@ -307,8 +307,8 @@ class Evaluator:
         verdict = Verdict(
             value_nano=cast(int, public["value_nano"]),
             reason=_reason(outcome, cast(int, public["value_nano"])),
-            receipt=self._library.put_node(public),
-            sealed_receipt=self._library.put_node(sealed, sealed=True),
+            receipt=self._contents.put_node(public),
+            sealed_receipt=self._contents.put_node(sealed, sealed=True),
             parts=outcome.get("shares") or {},
         )
 
@@ -395,8 +395,8 @@ class Evaluator:
         self._record_root(tx, cid, kind="receipt", owner="nx:hub")
 
     def _record_root(self, tx: Transaction, cid: str, *, kind: str, owner: str) -> None:
-        size = len(self._library.bytes_of(cid))
-        self._library.record(
+        size = len(self._contents.bytes_of(cid))
+        self._contents.record(
             tx,
             Root(
                 cid=cid,

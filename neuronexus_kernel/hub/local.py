@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from neuronexus_kernel.errors import AuthenticationError, StoreError
+from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions
 from neuronexus_kernel.hub.database import Database
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
 from neuronexus_kernel.hub.identity import Identity
-from neuronexus_kernel.hub.library import Library
 from neuronexus_kernel.hub.network import Presence, describe
 from neuronexus_kernel.hub.projects import Projects
 from neuronexus_kernel.hub.records import (
@@ -67,7 +67,7 @@ class Services:
             raise
 
     def _compose(self, home: Path, settings: Settings) -> None:
-        self.library = Library(
+        self.contents = Contents(
             self.database,
             LocalStore(home / "content"),
             LocalStore(home / "sealed"),
@@ -75,16 +75,16 @@ class Services:
         )
         self.identity = Identity(self.database)
         self.tokens = Tokens(self.database)
-        self.projects = Projects(self.database, self.library)
-        self.runs = Runs(self.database, self.library)
+        self.projects = Projects(self.database, self.contents)
+        self.runs = Runs(self.database, self.contents)
         self.contributions = Contributions(
-            self.database, self.library, self.tokens, per_day=settings.evaluation.per_day
+            self.database, self.contents, self.tokens, per_day=settings.evaluation.per_day
         )
         self.events = EventLog(self.database)
         self.presence = Presence()
         self.evaluator = Evaluator(
             self.database,
-            self.library,
+            self.contents,
             self.contributions,
             ChildProcessExecutor(settings.evaluation, preload=Evaluator.PRELOAD),
         )
@@ -243,17 +243,17 @@ class LocalHub:
         codec: Codec = "file",
     ) -> Root:
         """See `Hub.put`."""
-        return self._services.library.put(
+        return self._services.contents.put(
             self._actor(), data, name=name, kind=kind, visibility=visibility, codec=codec
         )
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""
-        return self._services.library.get(self._account, cid)
+        return self._services.contents.get(self._account, cid)
 
     def roots(self, *, kind: str | None = None) -> list[Root]:
         """See `Hub.roots`."""
-        return self._services.library.roots(self._account, kind)
+        return self._services.contents.roots(self._account, kind)
 
     def create_project(self, project: NewProject) -> Project:
         """See `Hub.create_project`."""

@@ -19,8 +19,8 @@ from neuronexus_kernel.errors import (
     ForbiddenError,
     InvalidInputError,
 )
+from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database
-from neuronexus_kernel.hub.library import Library
 from neuronexus_kernel.hub.projects import check_fits
 from neuronexus_kernel.hub.records import Account, NewContribution
 from neuronexus_kernel.hub.runs import find_run
@@ -33,13 +33,13 @@ class Payloads:
 
     Parameters
     ----------
-    database, library
+    database, contents
         Where records and content are kept.
     """
 
-    def __init__(self, database: Database, library: Library) -> None:
+    def __init__(self, database: Database, contents: Contents) -> None:
         self._database = database
-        self._library = library
+        self._contents = contents
 
     def check(
         self, actor: Account, new: NewContribution, payload: Payload, project: sa.Row[Any]
@@ -73,24 +73,24 @@ class Payloads:
 
     def _code(self, payload: Payload, project: sa.Row[Any]) -> str:
         cid = linked(payload, "architecture")
-        self._library.architecture(cid).check_task(tuple(project.input_shape), project.classes)
-        head = self._library.recipe(project.recipe)
+        self._contents.architecture(cid).check_task(tuple(project.input_shape), project.classes)
+        head = self._contents.recipe(project.recipe)
         if str(head.architecture.cid) == cid:
             raise ConflictError("The head recipe has this very architecture already.")
         return f"code:{cid}"
 
     def _changes(self, payload: Payload, project: sa.Row[Any]) -> str:
         changes = changed_fields(payload)
-        head = self._library.recipe(project.recipe)
+        head = self._contents.recipe(project.recipe)
         if head.with_changes(**changes).cid == head.cid:
             raise ConflictError("The head recipe has these very values already.")
         return f"hyperparameters:{dagcbor.cid_of(changes)}"
 
     def _data(self, payload: Payload, project: sa.Row[Any]) -> str:
         cid = linked(payload, "dataset")
-        dataset = self._library.dataset(cid)
+        dataset = self._contents.dataset(cid)
         check_fits(dataset, tuple(project.input_shape), project.classes, "The data set")
-        check_new_rows(dataset, self._library.dataset(project.public))
+        check_new_rows(dataset, self._contents.dataset(project.public))
         return f"data:{cid}"
 
     def _run(self, actor: Account, payload: Payload, project: sa.Row[Any]) -> str:

@@ -16,8 +16,8 @@ from neuronexus_kernel.content import check_id, new_id
 from neuronexus_kernel.datasets import Dataset
 from neuronexus_kernel.errors import ConflictError, DatasetError, InvalidInputError, NotFoundError
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.library import Library
 from neuronexus_kernel.hub.records import Account, NewProject, Project, Version
 from neuronexus_kernel.models import weights as weights_format
 
@@ -30,13 +30,13 @@ class Projects:
 
     Parameters
     ----------
-    database, library
+    database, contents
         Where records and content are kept.
     """
 
-    def __init__(self, database: Database, library: Library) -> None:
+    def __init__(self, database: Database, contents: Contents) -> None:
         self._database = database
-        self._library = library
+        self._contents = contents
 
     def create(self, actor: Account, new: NewProject) -> Project:
         """Make a project after checking that its parts fit together; see `Hub.create_project`."""
@@ -135,14 +135,14 @@ class Projects:
             )
         if new.metric not in METRICS:
             raise InvalidInputError(f"metric is one of {', '.join(METRICS)}, not {new.metric!r}.")
-        recipe = self._library.recipe(new.recipe)
+        recipe = self._contents.recipe(new.recipe)
         recipe.architecture.check_task(new.input_shape, new.classes)
         weights_format.deserialize(
-            self._library.bytes_of(new.weights), recipe.architecture.parameter_shapes
+            self._contents.bytes_of(new.weights), recipe.architecture.parameter_shapes
         )
         splits = {"public": False, "validation": False, "held_out": True}
         for split, sealed in splits.items():
-            dataset = self._library.dataset(getattr(new, split), sealed=sealed)
+            dataset = self._contents.dataset(getattr(new, split), sealed=sealed)
             check_fits(dataset, new.input_shape, new.classes, f"The {split} split")
 
 

@@ -15,8 +15,8 @@ from neuronexus_kernel.errors import (
     NotFoundError,
 )
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.library import Library
 from neuronexus_kernel.hub.projects import add_version, find_project, find_version
 from neuronexus_kernel.hub.records import Account, NewRun, Round, Run, RunResult
 from neuronexus_kernel.models import weights as weights_format
@@ -30,13 +30,13 @@ class Runs:
 
     Parameters
     ----------
-    database, library
+    database, contents
         Where records and content are kept.
     """
 
-    def __init__(self, database: Database, library: Library) -> None:
+    def __init__(self, database: Database, contents: Contents) -> None:
         self._database = database
-        self._library = library
+        self._contents = contents
 
     def start(self, actor: Account, new: NewRun) -> Run:
         """Record that a run begins; see `Hub.start_run`."""
@@ -52,7 +52,7 @@ class Runs:
                 f"A run values up to {MAX_PARTICIPANTS} named participants, "
                 f"not {len(new.participants)}."
             )
-        recipe = self._library.recipe(new.recipe)
+        recipe = self._contents.recipe(new.recipe)
 
         def change(tx: Transaction) -> Run:
             known = tx.first(sa.select(schema.runs).where(schema.runs.c.id == new.id))
@@ -137,8 +137,8 @@ class Runs:
         if result.state not in ("finished", "interrupted"):
             raise InvalidInputError(f"A run ends finished or interrupted, not {result.state!r}.")
         if result.weights is not None:
-            shapes = self._library.recipe(row.recipe).architecture.parameter_shapes
-            weights_format.deserialize(self._library.bytes_of(result.weights), shapes)
+            shapes = self._contents.recipe(row.recipe).architecture.parameter_shapes
+            weights_format.deserialize(self._contents.bytes_of(result.weights), shapes)
 
         def change(tx: Transaction) -> Run:
             row = find_run(tx, run)

@@ -54,7 +54,7 @@ class Load:
         limits = EvaluationLimits(per_day=100_000)
         self.services = services = Services(Settings(home=home, evaluation=limits))
         services.evaluator = Evaluator(
-            services.database, services.library, services.contributions, InlineExecutor()
+            services.database, services.contents, services.contributions, InlineExecutor()
         )
         self.hub = LocalHub(services)
         services.database.subscribe(lambda events: say("event", events[-1].seq))
@@ -113,7 +113,7 @@ class Load:
             say("contribution", made.id)
 
     def mint(self) -> None:
-        receipt = self.services.library.put_node({})
+        receipt = self.services.contents.put_node({})
         for number in range(1, 10**9):
             contribution = new_id()
             self.services.database.write(

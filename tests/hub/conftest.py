@@ -53,7 +53,7 @@ class Bench:
         self.services = Services(Settings(home=home, evaluation=limits or EvaluationLimits()))
         self.services.evaluator = Evaluator(
             self.services.database,
-            self.services.library,
+            self.services.contents,
             self.services.contributions,
             self.executor,
         )

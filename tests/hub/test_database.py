@@ -158,7 +158,7 @@ def test_a_change_that_fails_leaves_nothing_and_no_gap(bench):
         raise ConflictError("after all")
 
     bench.person("ada")
-    receipt = services.library.put_node({})
+    receipt = services.contents.put_node({})
     seq = bench.hub.network().seq
     for _ in range(2):
         with pytest.raises(ConflictError):

@@ -63,12 +63,12 @@ def test_what_was_measured_against_an_old_head_is_measured_again(
 def accept(bench, contribution):
     """Accept and pay a contribution, as another evaluation would have done meanwhile."""
     contributions = bench.services.contributions
-    cid = bench.services.library.put_node({})
+    cid = bench.services.contents.put_node({})
     verdict = Verdict(value_nano=10**7, reason=None, receipt=cid, sealed_receipt=cid)
 
     def change(tx):
         row = find_contribution(tx, contribution.id)
-        payload = bench.services.library.document(row.payload)
+        payload = bench.services.contents.document(row.payload)
         version = find_run(tx, payload["run"]).version
         projects = schema.projects
         tx.execute(projects.update().where(projects.c.id == row.project).values(head=version))
@@ -116,7 +116,7 @@ def test_rows_that_became_public_meanwhile_are_not_paid_again(bench, task):
     project, grace = bench.project(task), bench.person("grace")
     contribution = grace.project(project.name).submit(nx.DataContribution(task.private))
     joined = task.public.concat(task.private.subset(range(1, 180)))
-    cid = bench.services.library.add(joined.encode())
+    cid = bench.services.contents.add(joined.encode())
     projects = schema.projects
     bench.services.database.write(lambda tx: tx.execute(projects.update().values(public=cid)))
     bench.evaluate()
@@ -288,12 +288,12 @@ def paid(bench, task, better_weights, hand_in):
     contribution = hand_in(bench.person("ada"), bench.project(task), better_weights[-1])
     bench.evaluate()
     row = sealed_receipt(bench, contribution.id)
-    library = bench.services.library
+    contents = bench.services.contents
     return (
         bench,
         bench.hub.contribution(contribution.id),
-        library.document(row.receipt),
-        library.document(row.sealed_receipt, sealed=True),
+        contents.document(row.receipt),
+        contents.document(row.sealed_receipt, sealed=True),
     )
 
 
@@ -302,15 +302,15 @@ def sealed_receipt(bench, contribution):
 
 
 def loader(bench, **replaced):
-    library = bench.services.library
+    contents = bench.services.contents
 
     def load(cid: CID) -> bytes:
         if str(cid) in replaced:
             return replaced[str(cid)]
         try:
-            return library.bytes_of(str(cid))
+            return contents.bytes_of(str(cid))
         except nx.errors.NotFoundError:
-            return library.bytes_of(str(cid), sealed=True)
+            return contents.bytes_of(str(cid), sealed=True)
 
     return load
 

@@ -64,10 +64,10 @@ def test_no_held_out_row_comes_out_of_the_hub(lived, task):
 
 def test_no_result_of_a_single_row_and_no_single_update_comes_out(lived):
     seen = everything_a_visitor_gets(lived)
-    library, database = lived.services.library, lived.services.database
+    contents, database = lived.services.contents, lived.services.database
     for record in lived.hub.contributions():
         row = database.read(lambda tx, id=record.id: find_contribution(tx, id))
-        sealed = library.document(row.sealed_receipt, sealed=True)
+        sealed = contents.document(row.sealed_receipt, sealed=True)
         assert row.sealed_receipt.encode() not in seen
         assert sealed["salt"] not in seen
         for sides in sealed["fields"]["result"]["correct"].values():

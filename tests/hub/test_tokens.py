@@ -15,7 +15,7 @@ from neuronexus_kernel.hub.local import LocalHub
 def closed_hub(new_bench, new_home):
     """The folder of a closed hub with five entries in its ledger."""
     bench = new_bench(new_home())
-    receipt = bench.services.library.put_node({})
+    receipt = bench.services.contents.put_node({})
     for number in range(5):
         bench.services.database.write(
             lambda tx, number=number: bench.services.tokens.mint(

@@ -29,7 +29,7 @@ from neuronexus_kernel.models import Architecture
 from neuronexus_kernel.storage import ContentStore
 
 
-class Library:
+class Contents:
     """Content by CID, with its visibility.
 
     Parameters
