@@ -18,7 +18,7 @@ PASSWORD = "correct horse battery"
 Connect = Callable[[], Hub]
 
 
-@pytest.fixture(scope="session", params=["local", "remote"])
+@pytest.fixture(scope="module", params=["local", "remote"])
 def connect(request: pytest.FixtureRequest, new_home: Callable[[], Path]) -> Iterator[Connect]:
     """Return a function that gives a new visitor's view of one hub, which evaluates."""
     home = new_home()

@@ -34,11 +34,12 @@ def executor():
 
 
 def computing_children() -> list[psutil.Process]:
-    """Return the children of this process and of its fork server that run jobs."""
+    """Return the children of this process's fork server: those that run jobs."""
     return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.parent() is not None and process.parent().pid != os.getpid()
+        job
+        for server in psutil.Process().children()
+        if "forkserver" in " ".join(server.cmdline())
+        for job in server.children()
     ]
 
 
