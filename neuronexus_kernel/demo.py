@@ -1,8 +1,9 @@
 """The story of three researchers, played on a real hub.
 
-ada, grace and alan hold private, uneven parts of a data set of handwritten digits.  Each proposes
-something, the hub measures all of it on held-out data, and then they train one model together.
-What is said here is only who tries what; whether it is worth anything is measured, every time.
+ada, grace and alan hold private, uneven parts of a data set of handwritten digits.  They train
+one model together, each proposes something, the hub measures all of it on held-out data, and they
+train once more.  What is said here is only who tries what; whether it is worth anything is
+measured, every time.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class Story:
             bench.logout()
 
     def play(self) -> None:
-        """Let everyone try something, then train together."""
+        """Train together, let everyone try something, and train together once more."""
         for name, bench in self.benches.items():
             bench.login(name, self.passwords[name])
         self._train_together("Trained by all three")

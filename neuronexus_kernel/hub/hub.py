@@ -194,10 +194,22 @@ class Hub(Protocol):
         """Return the balances of all accounts that ever held NXS."""
 
     def balance(self, account: str) -> Balance:
-        """Return one account's balance."""
+        """Return one account's balance.
+
+        Raises
+        ------
+        NotFoundError
+            If nobody has that name.
+        """
 
     def ledger_lines(self, *, account: str | None = None) -> list[LedgerLine]:
-        """Return the ledger's postings, oldest first."""
+        """Return the ledger's postings, all or one account's, oldest first.
+
+        Raises
+        ------
+        NotFoundError
+            If nobody has that name.
+        """
 
     def verify_ledger(self) -> LedgerStatus:
         """Recompute every hash, sum and root of the ledger."""

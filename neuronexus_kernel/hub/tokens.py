@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from neuronexus_kernel.content import CID, new_id
+from neuronexus_kernel.errors import NotFoundError
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.records import Balance, LedgerLine, LedgerStatus
@@ -87,7 +88,12 @@ class Tokens:
 
     def balance(self, account: str) -> Balance:
         """Return what one account holds."""
-        units = self._database.read(lambda tx: self._sum(tx, account))
+
+        def query(tx: Transaction) -> int:
+            _check_account(tx, account)
+            return self._sum(tx, account)
+
+        units = self._database.read(query)
         return Balance(account=account, balance=format_nxs(units))
 
     def balances(self) -> list[Balance]:
@@ -107,6 +113,8 @@ class Tokens:
             .order_by(postings.c.index, postings.c.account)
         )
         if account is not None:
+            name = account
+            self._database.read(lambda tx: _check_account(tx, name))
             query = query.where(postings.c.account == account)
         return [_line(row) for row in self._database.read(lambda tx: tx.all(query))]
 
@@ -132,6 +140,14 @@ class Tokens:
     def _sum(self, tx: Transaction, account: str) -> int:
         query = sa.select(_total()).where(schema.postings.c.account == account)
         return int(tx.scalar(query) or 0)
+
+
+def _check_account(tx: Transaction, account: str) -> None:
+    """Refuse a name that nobody has: a balance of 0 would hide a slip of the pen."""
+    accounts = schema.accounts
+    known = tx.first(sa.select(accounts.c.name).where(accounts.c.name == account))
+    if known is None and not account.startswith("nx:"):
+        raise NotFoundError(f"There is no account {account!r}; `wb.network()` lists them.")
 
 
 def sums(tx: Transaction) -> dict[str, int]:

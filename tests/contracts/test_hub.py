@@ -398,6 +398,15 @@ def test_a_change_that_is_no_recipe_is_refused_and_nothing_is_submitted(project:
     assert project.contributions().empty
 
 
+def test_an_unknown_account_is_not_taken_for_a_poor_one(person: Person) -> None:
+    ada = person("ada")
+    assert ada.tokens.balance() == 0
+    assert ada.tokens.history().empty
+    for look in (ada.tokens.balance, ada.tokens.history):
+        with pytest.raises(NotFoundError, match="no account 'nobody-here'"):
+            look("nobody-here")
+
+
 # -- events -----------------------------------------------------------------------------------
 
 
