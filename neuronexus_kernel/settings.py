@@ -52,11 +52,27 @@ class EvaluationLimits:
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureLimits:
-    """Bounds on a graph, checked before anything is allocated."""
+    """Bounds on a graph, checked before anything is allocated.
+
+    Attributes
+    ----------
+    nodes
+        How many there may be.
+    depth
+        How many may follow one another.
+    parameters
+        Numbers in all its weights and running statistics.
+    activations
+        Numbers in all its nodes' outputs, for one example.
+    flops
+        Floating-point operations of a forward pass of one example.
+    """
 
     nodes: int = 1_000
+    depth: int = 500
     parameters: int = 50_000_000
     activations: int = 50_000_000
+    flops: int = 10**11
 
 
 @dataclass(frozen=True, slots=True)

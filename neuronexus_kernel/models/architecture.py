@@ -19,7 +19,8 @@ from neuronexus_kernel.content.dagcbor import Node as Document
 from neuronexus_kernel.content.dagcbor import decode, encode
 from neuronexus_kernel.errors import ArchitectureError, ContentError
 from neuronexus_kernel.models import document, noise
-from neuronexus_kernel.models.graph import INPUT, Layout, Node, lay_out
+from neuronexus_kernel.models.graph import INPUT, Node
+from neuronexus_kernel.models.layout import Layout, lay_out
 from neuronexus_kernel.models.operators import OPERATORS, Parameter, Shape
 from neuronexus_kernel.settings import ArchitectureLimits
 
@@ -49,6 +50,8 @@ class Architecture:
         Name of the node whose value is the result.
     sources
         Where the weights lie in the module this was captured from (name here -> name there).
+    input_dtype
+        ``"float32"``, or ``"int64"`` for an input of tokens.
     layout
         What follows from the graph: shapes and parameters of every node.
     limits
@@ -64,11 +67,13 @@ class Architecture:
     nodes: tuple[Node, ...]
     output: str
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    input_dtype: str = "float32"
     layout: Layout = field(init=False, compare=False)
     limits: InitVar[ArchitectureLimits] = _LIMITS
 
     def __post_init__(self, limits: ArchitectureLimits) -> None:
-        layout = lay_out(self.input_shape, self.nodes, self.output, limits=limits)
+        tokens = self.input_dtype == "int64"
+        layout = lay_out(self.input_shape, self.nodes, self.output, limits=limits, tokens=tokens)
         object.__setattr__(self, "layout", layout)
 
     # Where architectures come from
@@ -107,8 +112,8 @@ class Architecture:
         ArchitectureError
             Whatever is wrong with it.
         """
-        shape, nodes, output = document.read(node, most_nodes=limits.nodes)
-        return cls(shape, nodes, output, limits=limits)
+        shape, dtype, nodes, output = document.read(node, most_nodes=limits.nodes)
+        return cls(shape, nodes, output, input_dtype=dtype, limits=limits)
 
     @classmethod
     def decode(cls, data: bytes, *, limits: ArchitectureLimits = _LIMITS) -> Architecture:
@@ -138,7 +143,7 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Document]:
         """Return the architecture as plain data (see `neuronexus_kernel.models.document`)."""
-        return document.write(self.input_shape, self.nodes, self.output)
+        return document.write(self.input_shape, self.input_dtype, self.nodes, self.output)
 
     def encode(self) -> bytes:
         """Return the canonical DAG-CBOR bytes."""
@@ -156,7 +161,7 @@ class Architecture:
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """Every trainable tensor's shape and start, by name, in canonical (sorted) order."""
+        """Every tensor of the state, trainable or not, by full name in canonical (sorted) order."""
         found = {
             f"{node}.{name}": spec
             for node, named in self.layout.parameters.items()
@@ -166,8 +171,13 @@ class Architecture:
 
     @property
     def parameter_shapes(self) -> dict[str, Shape]:
-        """Shape of every trainable tensor, by name, in canonical (sorted) order."""
+        """Shape of every tensor of the state, by full name in canonical (sorted) order."""
         return {name: spec.shape for name, spec in self.parameters.items()}
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Full names of the running statistics: the tensors that no optimiser moves, sorted."""
+        return tuple(name for name, spec in self.parameters.items() if not spec.trainable)
 
     @property
     def parameter_count(self) -> int:

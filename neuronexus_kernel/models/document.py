@@ -6,6 +6,9 @@
                 "arguments": {"bias": true, "out_features": 10}}],
      "output": "linear_1"}
 
+A node that shares parameters of earlier nodes has one more field, such as
+``"shared": {"weight": "embedding_1.weight"}``.  The dtype is int64 for an input of tokens.
+
 The reader takes its input as hostile: whatever it is given, it returns checked values or raises
 `ArchitectureError`.
 """
@@ -19,19 +22,22 @@ from neuronexus_kernel.content.dagcbor import Node as Document
 from neuronexus_kernel.errors import ArchitectureError
 from neuronexus_kernel.models.graph import Node, operator_of
 from neuronexus_kernel.models.operators import Shape, show
-from neuronexus_kernel.models.operators.arguments import Sizes
+from neuronexus_kernel.models.operators.arguments import Choice, Sizes
 
 FORMAT = "neuronexus/architecture@1"
 
 _Fields: TypeAlias = Mapping[str, object]
 _INPUT_SHAPE = Sizes(least=1, most=6)
+_INPUT_DTYPE = Choice(("float32", "int64"))
 
 
-def write(input_shape: Shape, nodes: Sequence[Node], output: str) -> dict[str, Document]:
+def write(
+    input_shape: Shape, input_dtype: str, nodes: Sequence[Node], output: str
+) -> dict[str, Document]:
     """Return the document of a graph."""
     return {
         "format": FORMAT,
-        "input": {"shape": list(input_shape), "dtype": "float32"},
+        "input": {"shape": list(input_shape), "dtype": input_dtype},
         "nodes": [_write_node(node) for node in nodes],
         "output": output,
     }
@@ -42,16 +48,17 @@ def _write_node(node: Node) -> dict[str, Document]:
         name: list(value) if isinstance(value, tuple) else value
         for name, value in node.arguments.items
     }
-    return {
+    fields: dict[str, Document] = {
         "name": node.name,
         "operator": node.operator,
         "inputs": list(node.inputs),
         "arguments": arguments,
     }
+    return {**fields, "shared": dict(node.shared)} if node.shared else fields
 
 
-def read(document: object, *, most_nodes: int) -> tuple[Shape, tuple[Node, ...], str]:
-    """Return input shape, nodes and output of a document.
+def read(document: object, *, most_nodes: int) -> tuple[Shape, str, tuple[Node, ...], str]:
+    """Return input shape and dtype, nodes and output of a document.
 
     Arguments with a default may be absent and whole numbers may stand for floats, so that a
     document written by hand or by way of JSON is understood.
@@ -65,8 +72,7 @@ def read(document: object, *, most_nodes: int) -> tuple[Shape, tuple[Node, ...],
     if fields["format"] != FORMAT:
         raise ArchitectureError(f"The format is {show(fields['format'])}; '{FORMAT}' is known.")
     entry = _fields(fields["input"], ("shape", "dtype"), "'input'")
-    if entry["dtype"] != "float32":
-        raise ArchitectureError(f"'input.dtype' is {show(entry['dtype'])}, not 'float32'.")
+    dtype = _INPUT_DTYPE.parse("input.dtype", entry["dtype"])
     shape = _INPUT_SHAPE.parse("input.shape", entry["shape"])
     given = _list(fields["nodes"], "'nodes'")
     if len(given) > most_nodes:
@@ -74,12 +80,14 @@ def read(document: object, *, most_nodes: int) -> tuple[Shape, tuple[Node, ...],
             f"The graph has {len(given)} nodes, more than the {most_nodes} allowed."
         )
     nodes = tuple(_read_node(item, index) for index, item in enumerate(given))
-    return shape, nodes, _text(fields["output"], "'output'")
+    return shape, dtype, nodes, _text(fields["output"], "'output'")
 
 
 def _read_node(item: object, index: int) -> Node:
     where = f"nodes[{index}]"
-    fields = _fields(item, ("name", "operator", "inputs", "arguments"), where)
+    names = ("name", "operator", "inputs", "arguments")
+    shares = isinstance(item, Mapping) and "shared" in item
+    fields = _fields(item, (*names, "shared") if shares else names, where)
     name = _text(fields["name"], f"{where}.name")
     inputs = _list(fields["inputs"], f"{where}.inputs")
     arguments = fields["arguments"]
@@ -94,8 +102,16 @@ def _read_node(item: object, index: int) -> Node:
         checked = operator.parse(arguments)
     except ArchitectureError as error:
         raise ArchitectureError(f"Node {show(name)}: {error}") from None
-    names = tuple(_text(each, f"{where}.inputs") for each in inputs)
-    return Node(name, operator.name, names, checked)
+    reads = tuple(_text(each, f"{where}.inputs") for each in inputs)
+    shared = _read_shared(fields["shared"], f"{where}.shared") if shares else ()
+    return Node(name, operator.name, reads, checked, shared)
+
+
+def _read_shared(value: object, where: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, Mapping) or not value:
+        raise ArchitectureError(f"{where} must be a map of parameters, not {show(value)}.")
+    pairs = ((_text(short, where), _text(full, where)) for short, full in value.items())
+    return tuple(sorted(pairs))
 
 
 def _fields(value: object, names: tuple[str, ...], where: str) -> _Fields:

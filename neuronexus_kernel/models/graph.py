@@ -1,16 +1,10 @@
-"""The graph of a model: nodes in order, each naming an operator and the nodes it reads.
-
-`lay_out` is the one place where a graph is judged: names, references, shapes and sizes, all in
-Python integers and before anything is allocated.  Whatever has a `Layout` can be built.
-"""
+"""The graph of a model: nodes in order, each naming an operator and the nodes it reads."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from neuronexus_kernel.errors import ArchitectureError
 from neuronexus_kernel.models.operators import (
@@ -21,28 +15,9 @@ from neuronexus_kernel.models.operators import (
     Shape,
     show,
 )
-from neuronexus_kernel.settings import ArchitectureLimits
 
 INPUT = "input"
 """The name by which nodes refer to the graph's input."""
-
-_NAME = re.compile(r"[a-z0-9_]{1,64}")
-
-# A node's parameters live in a submodule of its name, so that a state dict reads
-# "<node>.weight".  These names belong to torch.nn.Module or to our interpreter already.
-_MODULE_ATTRIBUTES = """
-    input add_module apply architecture bfloat16 buffers children compile cpu cuda double
-    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter
-    get_submodule half ipu keyed load_state_dict modules mtia named_buffers named_children
-    named_modules named_parameters noise_key parameters register_backward_hook register_buffer
-    register_forward_hook register_forward_pre_hook register_full_backward_hook
-    register_full_backward_pre_hook register_load_state_dict_post_hook
-    register_load_state_dict_pre_hook register_module register_parameter
-    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
-    set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
-    call_super_init
-"""
-_TAKEN = frozenset(_MODULE_ATTRIBUTES.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +34,16 @@ class Node:
         Names of earlier nodes, or `INPUT`.
     arguments
         Checked by the operator.
+    shared
+        Parameters that are not its own: pairs of short name and the full name
+        (``"embedding_1.weight"``) of an earlier node's parameter; sorted.
     """
 
     name: str
     operator: str
     inputs: tuple[str, ...]
     arguments: Arguments = field(default_factory=Arguments)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What follows from a graph: the shape and the parameters of every node, by name."""
-
-    shapes: dict[str, Shape]
-    parameters: dict[str, dict[str, Parameter]]
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of trainable values."""
-        each = (spec.shape for named in self.parameters.values() for spec in named.values())
-        return sum(math.prod(shape) for shape in each)
+    shared: tuple[tuple[str, str], ...] = ()
 
 
 def operator_of(name: object) -> Operator:
@@ -106,94 +71,27 @@ def infer(operator: Operator, shapes: Sequence[Shape], arguments: Arguments) -> 
     return operator.shape(shapes, arguments)
 
 
-def lay_out(
-    input_shape: Shape, nodes: Sequence[Node], output: str, *, limits: ArchitectureLimits
-) -> Layout:
-    """Check a graph as a whole and return what follows from it.
-
-    Parameters
-    ----------
-    input_shape
-        Shape of one example.
-    nodes
-        In an order in which each reads only earlier ones.
-    output
-        Name of the node whose value is the result.
-    limits
-        Most nodes, parameters, and elements of all nodes' outputs for one example.
+def gives_tokens(operator: Operator, taken: Sequence[bool]) -> bool:
+    """Tell whether an operator gives tokens, when its inputs are tokens or not.
 
     Raises
     ------
     ArchitectureError
-        If a name is malformed or double, a reference dangles, shapes do not fit, a node is of no
-        use to the output, or a limit is passed; the message names the node.
+        If it cannot take them.
     """
-    if len(nodes) > limits.nodes:
+    if operator.tokens == "no" and any(taken):
         raise ArchitectureError(
-            f"The graph has {len(nodes)} nodes, more than the {limits.nodes} allowed."
+            f"{operator.name} computes with numbers, but its input holds tokens; "
+            "put an embedding before it."
         )
-    shapes: dict[str, Shape] = {INPUT: input_shape}
-    parameters: dict[str, dict[str, Parameter]] = {}
-    activations = math.prod(input_shape)
-    weights = 0
-    for node in nodes:
-        _check_name(node.name, shapes)
-        try:
-            operator = operator_of(node.operator)
-            taken = [_known(name, shapes) for name in node.inputs]
-            shapes[node.name] = infer(operator, taken, node.arguments)
-            specs = operator.parameters(taken, node.arguments)
-        except ArchitectureError as error:
-            raise ArchitectureError(f"Node '{node.name}' ({node.operator}): {error}") from None
-        if specs:
-            parameters[node.name] = specs
-        activations += math.prod(shapes[node.name])
-        weights += sum(math.prod(spec.shape) for spec in specs.values())
-        _check_limit(node, "parameters", weights, limits.parameters)
-        _check_limit(node, "activations for one example", activations, limits.activations)
-    _check_all_used(nodes, output, shapes)
-    return Layout(shapes, parameters)
-
-
-def _check_name(name: str, taken: dict[str, Shape]) -> None:
-    if not _NAME.fullmatch(name):
+    if operator.tokens == "yes" and not all(taken):
         raise ArchitectureError(
-            f"Node name {show(name)} is not allowed; use 1 to 64 of a-z, 0-9 and _."
+            f"{operator.name} takes tokens, but its input holds numbers; whole numbers come from "
+            "an input of dtype int64."
         )
-    if name in _TAKEN or name.startswith("_"):
-        raise ArchitectureError(f"Node name '{name}' is reserved; use one such as '{name}_1'.")
-    if name in taken:
-        raise ArchitectureError(f"Two nodes are named '{name}'; names must be unique.")
-
-
-def _known(name: str, shapes: dict[str, Shape]) -> Shape:
-    if name not in shapes:
-        raise ArchitectureError(
-            f"it reads {show(name)}, which is neither 'input' nor an earlier node."
-        )
-    return shapes[name]
-
-
-def _check_limit(node: Node, what: str, count: int, limit: int) -> None:
-    if count > limit:
-        raise ArchitectureError(
-            f"Node '{node.name}' ({node.operator}): with it the graph has {show(count)} {what}, "
-            f"more than the {limit} allowed."
-        )
-
-
-def _check_all_used(nodes: Sequence[Node], output: str, shapes: dict[str, Shape]) -> None:
-    if output == INPUT or output not in shapes:
-        raise ArchitectureError(f"The output {show(output)} is none of the graph's nodes.")
-    needed = {output}
-    for node in reversed(nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-        else:
-            raise ArchitectureError(
-                f"Node '{node.name}' ({node.operator}): the output does not depend on it; "
-                "leave it out."
-            )
+    if operator.tokens == "keep" and len(set(taken)) > 1:
+        raise ArchitectureError(f"{operator.name} cannot mix tokens and numbers.")
+    return operator.tokens == "gives" or (operator.tokens == "keep" and any(taken))
 
 
 class GraphBuilder:
@@ -205,11 +103,14 @@ class GraphBuilder:
     ----------
     input_shape
         Shape of one example.
+    tokens
+        Whether the input holds tokens.
     """
 
-    def __init__(self, input_shape: Shape) -> None:
+    def __init__(self, input_shape: Shape, *, tokens: bool = False) -> None:
         self.nodes: list[Node] = []
         self.shapes: dict[str, Shape] = {INPUT: input_shape}
+        self.tokens: set[str] = {INPUT} if tokens else set()
         self._count: Counter[str] = Counter()
 
     def add(self, operator: str, *inputs: str, **arguments: object) -> str:
@@ -223,11 +124,20 @@ class GraphBuilder:
         kind = operator_of(operator)
         checked = kind.parse(arguments)
         shape = infer(kind, [self.shapes[name] for name in inputs], checked)
+        tokens = gives_tokens(kind, [name in self.tokens for name in inputs])
         self._count[operator] += 1
         name = f"{operator}_{self._count[operator]}"
         self.nodes.append(Node(name, operator, inputs, checked))
         self.shapes[name] = shape
+        if tokens:
+            self.tokens.add(name)
         return name
+
+    def share(self, name: str, short: str, source: str) -> None:
+        """Let the node just added use an earlier parameter, given by its full name."""
+        node = self.nodes.pop()
+        assert node.name == name
+        self.nodes.append(replace(node, shared=tuple(sorted((*node.shared, (short, source))))))
 
     def parameters_of(self, name: str) -> dict[str, Parameter]:
         """Return the parameters of the node just added or an earlier one."""

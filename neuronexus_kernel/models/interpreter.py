@@ -7,7 +7,7 @@ graph is ever turned into code or an attribute.  It is an ordinary module, so op
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,26 +17,31 @@ from torch import Tensor, nn
 
 from neuronexus_kernel.errors import ArchitectureError
 from neuronexus_kernel.models import weights as weight_files
-from neuronexus_kernel.models.graph import INPUT, Node
-from neuronexus_kernel.models.operators import OPERATORS, Moment, Run
+from neuronexus_kernel.models.graph import INPUT
+from neuronexus_kernel.models.operators import OPERATORS, Moment, Parameter, Run
 
 if TYPE_CHECKING:
     from neuronexus_kernel.models.architecture import Architecture
 
 
 class Layer(nn.Module):
-    """Holds the parameters of one node; the `Interpreter` runs it.
+    """Holds the tensors of one node; the `Interpreter` runs it.
 
     Parameters
     ----------
     values
-        Tensors by short name, such as ``weight`` and ``bias``.
+        Tensors by short name, such as ``weight`` and ``running_mean``.
+    specs
+        What each of them is.
     """
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
+    def __init__(self, values: Mapping[str, Tensor], specs: Mapping[str, Parameter]) -> None:
         super().__init__()
         for name, value in values.items():
-            self.register_parameter(name, nn.Parameter(value))
+            if specs[name].trainable:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class _Step:
     """A node ready to run: slots instead of names, and the slots nobody reads afterwards."""
 
     run: Run
-    name: str
+    states: tuple[tuple[str, str], ...]
     inputs: tuple[int, ...]
     release: tuple[int, ...]
 
@@ -78,12 +83,22 @@ class Interpreter(nn.Module):
         self.register_buffer("noise_key", torch.zeros((), dtype=torch.int64), persistent=False)
         for node, specs in architecture.layout.parameters.items():
             values = {name: torch.tensor(weights[f"{node}.{name}"]) for name in specs}
-            self.add_module(node, Layer(values))
-        self._steps = _steps(architecture.nodes)
+            self.add_module(node, Layer(values, specs))
+        self._homes = {
+            f"{node}.{short}": (node, short)
+            for node, specs in architecture.layout.parameters.items()
+            for short in specs
+        }
+        self._steps = _steps(architecture)
+        self._positions = {
+            (place, short): full
+            for place, node in enumerate(architecture.nodes)
+            for short, full in architecture.layout.states.get(node.name, {}).items()
+        }
         self._accepted = architecture.input_shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the graph.
+        """Compute the graph; in training, renew its running statistics.
 
         Parameters
         ----------
@@ -100,19 +115,75 @@ class Interpreter(nn.Module):
         ArchitectureError
             If the examples have another shape.
         """
+        key = self.noise_key if self.keyed else None
+        result, statistics = self.compute(self.state(), x, training=self.training, noise_key=key)
+        with torch.no_grad():
+            for name, value in statistics.items():
+                self._tensor(name).copy_(value)
+        return result
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the module's own tensors, trainable or not, by full name: not copies."""
+        return {name: self._tensor(name) for name in self._homes}
+
+    def compute(
+        self,
+        state: Mapping[str, Tensor],
+        x: Tensor,
+        *,
+        training: bool,
+        noise_key: Tensor | None = None,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the graph as a pure function, for ``torch.func`` and for other executors.
+
+        Parameters
+        ----------
+        state
+            Tensors by full name; nothing is written to them.
+        x
+            Batch of examples, (batch, \\*shape).
+        training
+            Whether dropout drops and statistics are those of the batch.
+        noise_key
+            int64 scalar that decides all noise; None when torch's generator does.
+        rows
+            (batch,) ones for examples and zeros for filling; None when every row counts.
+
+        Returns
+        -------
+        tuple
+            The result (batch, \\*output_shape), and the new running statistics by full name
+            (empty in evaluation).
+
+        Raises
+        ------
+        ArchitectureError
+            If the examples have another shape.
+        """
         self._check(x)
-        moment = Moment(self.training, self.noise_key if self.keyed else None)
+        statistics: dict[tuple[int, str], Tensor] = {}
+        moment = Moment(training, noise_key, x.shape[0], rows, statistics if training else None)
         values: list[Tensor | None] = [x]
         for step in self._steps:
-            layer = self._modules.get(step.name)
-            parameters = {} if layer is None else layer._parameters
+            tensors = {short: state[full] for short, full in step.states}
             inputs = [value for slot in step.inputs if (value := values[slot]) is not None]
-            values.append(step.run(inputs, parameters, moment))
+            values.append(step.run(inputs, tensors, moment))
             for slot in step.release:
                 values[slot] = None
         result = values[-1]
         assert result is not None
-        return result
+        return result, {self._positions[at]: value for at, value in statistics.items()}
+
+    def _tensor(self, name: str) -> Tensor:
+        node, short = self._homes[name]
+        layer = self._modules[node]
+        assert layer is not None
+        value: Tensor | None = layer._parameters.get(short)
+        if value is None:
+            value = layer._buffers[short]
+        assert value is not None
+        return value
 
     def _check(self, x: Tensor) -> None:
         shape = tuple(x.shape[1:])
@@ -130,13 +201,14 @@ class Interpreter(nn.Module):
         return repr(self.architecture)
 
 
-def _steps(nodes: Sequence[Node]) -> tuple[_Step, ...]:
+def _steps(architecture: Architecture) -> tuple[_Step, ...]:
+    nodes, states = architecture.nodes, architecture.layout.states
     slots = {INPUT: 0, **{node.name: index + 1 for index, node in enumerate(nodes)}}
     last = {slots[name]: node.name for node in nodes for name in node.inputs}
     return tuple(
         _Step(
             run=OPERATORS[node.operator].prepare(node.arguments, position),
-            name=node.name,
+            states=tuple(states.get(node.name, {}).items()),
             inputs=tuple(slots[name] for name in node.inputs),
             release=tuple(slot for slot, name in last.items() if name == node.name),
         )

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from neuronexus_kernel.errors import ArchitectureError
 from neuronexus_kernel.models import Architecture, cnn, mlp, noise
-from neuronexus_kernel.models.graph import lay_out
+from neuronexus_kernel.models.layout import lay_out
 from neuronexus_kernel.settings import ArchitectureLimits
 
 

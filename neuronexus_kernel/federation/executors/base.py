@@ -8,7 +8,7 @@ dropout masks, and results differ by rounding only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -54,7 +54,20 @@ class Cohort:
         Where in the random stream this round is.
     proximal_mu
         Weight of FedProx's pull towards `weights`: ``mu/2 * |w - weights|**2`` is added to the
-        loss.  Zero for all other strategies.
+        loss.  Zero for most strategies.
+    own
+        By partition id: tensors by full name that this client starts from instead of those of
+        `weights` (FedBN, FedPer: its own layers; Ditto: its own model).
+    corrections
+        By partition id: arrays by parameter name that are added to each of the client's gradients
+        after clipping (SCAFFOLD's ``c - c_i``).
+
+    Notes
+    -----
+    One step of a client is, in this order: the gradient of the batch's mean loss; plus
+    ``proximal_mu * (w - weights)``; scaled down to the recipe's norm (all trainable tensors
+    together) if it clips; plus the client's correction; then the optimiser with its weight decay
+    and the round's learning rate.  Running statistics are renewed by the model, not by this.
     """
 
     recipe: Recipe
@@ -63,6 +76,12 @@ class Cohort:
     seed: int
     round: int
     proximal_mu: float = 0.0
+    own: Mapping[int, Weights] = field(default_factory=dict)
+    corrections: Mapping[int, Weights] = field(default_factory=dict)
+
+    def start_of(self, client: Client) -> dict[str, np.ndarray]:
+        """Return what a client starts from, by full name: not copies."""
+        return {**self.weights, **self.own.get(client.partition_id, {})}
 
     def steps(self, client: Client) -> int:
         """Return how many optimiser steps a client takes in this round."""

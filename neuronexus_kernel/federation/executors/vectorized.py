@@ -16,14 +16,13 @@ over memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from neuronexus_kernel.federation.executors.base import Client, ClientUpdate, Cohort
+from neuronexus_kernel.federation.executors.batches import Batch, Batches, longest_first
 from neuronexus_kernel.federation.executors.losses import LOSSES
 from neuronexus_kernel.federation.executors.modules import blank_module, torch_dtype
 from neuronexus_kernel.federation.executors.optimisers import Stack, stacked_optimiser
@@ -51,67 +50,14 @@ class VectorizedExecutor:
         model = blank_module(cohort.recipe.architecture, self._dtype)
         model.train()
         model.keyed = True
-        places = range(len(cohort.clients))
-        order = sorted(places, key=lambda place: (-cohort.steps(cohort.clients[place]), place))
+        order = longest_first(cohort)
         updates: dict[int, ClientUpdate] = {}
         for first in range(0, len(order), self._chunk):
             chosen = order[first : first + self._chunk]
             clients = [cohort.clients[place] for place in chosen]
             trained = _Chunk(model, cohort, clients, self._dtype).train()
             updates.update(zip(chosen, trained, strict=True))
-        return [updates[place] for place in places]
-
-
-@dataclass(frozen=True, slots=True)
-class _Schedule:
-    """Which rows of the joined data each client of a chunk takes at each step.
-
-    Attributes
-    ----------
-    rows
-        int64 (steps, clients, batch).
-    weights
-        (steps, clients, batch): one over the batch's true size, zero for filling.
-    sizes
-        (steps, clients): the batch's true size, zero for clients that have finished.
-    keys
-        int64 (steps, clients).
-    active
-        Clients still training at each step: always the first ones.
-    """
-
-    rows: Tensor
-    weights: Tensor
-    sizes: Tensor
-    keys: Tensor
-    active: tuple[int, ...]
-
-    @classmethod
-    def of(cls, cohort: Cohort, clients: Sequence[Client], dtype: torch.dtype) -> _Schedule:
-        """Lay out the batches of clients that are sorted by falling number of steps."""
-        steps = [cohort.steps(client) for client in clients]
-        longest = max(len(client.dataset.labels) for client in clients)
-        shape = (steps[0], len(clients), min(cohort.recipe.batch_size, longest))
-        rows = np.zeros(shape, dtype=np.int64)
-        sizes = np.zeros(shape[:2], dtype=np.int64)
-        keys = np.zeros(shape[:2], dtype=np.int64)
-        offset = 0
-        for column, client in enumerate(clients):
-            for step, batch in enumerate(cohort.batches(client)):
-                rows[step, column] = batch[0] + offset
-                rows[step, column, : len(batch)] = batch + offset
-                sizes[step, column] = len(batch)
-            keys[: steps[column], column] = cohort.noise_keys(client)
-            offset += len(client.dataset.labels)
-        filled = torch.arange(shape[2]) < torch.from_numpy(sizes)[:, :, None]
-        true_sizes = torch.from_numpy(sizes).to(dtype)
-        return cls(
-            torch.from_numpy(rows),
-            filled.to(dtype) / true_sizes.clamp(min=1)[:, :, None],
-            true_sizes,
-            torch.from_numpy(keys),
-            tuple(np.count_nonzero(sizes, axis=1).tolist()),
-        )
+        return [updates[place] for place in range(len(order))]
 
 
 class _Chunk:
@@ -126,50 +72,37 @@ class _Chunk:
         self._start = [torch.tensor(cohort.weights[name], dtype=dtype) for name in self._names]
         count = len(clients)
         self._stack: Stack = [_stacked(start, count) for start in self._start]
-        self._inputs = torch.from_numpy(
-            np.concatenate([client.dataset.inputs for client in clients])
-        ).to(dtype)
-        self._labels = torch.from_numpy(
-            np.concatenate([client.dataset.labels for client in clients])
-        )
+        self._batches = Batches(cohort, clients, dtype)
         self._forward = _batched(model, self._names)
         self._optimiser = stacked_optimiser(cohort.recipe)
 
     def train(self) -> list[ClientUpdate]:
         """Take all steps and return each client's update."""
-        schedule = _Schedule.of(self._cohort, self._clients, self._stack[0].dtype)
         totals = torch.zeros(len(self._clients), dtype=torch.float64)
         leaves = self._leaves(len(self._clients))
-        for step, active in enumerate(schedule.active):
+        for step, active in enumerate(self._batches.active):
             if active != len(leaves[0]):
                 leaves = self._leaves(active)
-            losses, gradients = self._gradients(leaves, schedule, step)
+            batch = self._batches[step]
+            losses, gradients = self._gradients(leaves, batch)
             if step == 0 and self._adopt_layout(gradients):
                 leaves = self._leaves(active)
             with torch.no_grad():
                 if self._cohort.proximal_mu:
                     self._pull(leaves, gradients)
                 self._optimiser.step(leaves, gradients)
-                totals[:active] += losses * schedule.sizes[step, :active]
+                totals[:active] += losses * batch.sizes
         return self._updates(totals.tolist())
 
     def _leaves(self, active: int) -> Stack:
         """Return the active clients' parameters: views that autograd sees as inputs."""
         return [tensor[:active].detach().requires_grad_() for tensor in self._stack]
 
-    def _gradients(self, leaves: Stack, schedule: _Schedule, step: int) -> tuple[Tensor, Stack]:
+    def _gradients(self, leaves: Stack, batch: Batch) -> tuple[Tensor, Stack]:
         """Return each active client's mean loss (active,) and the stacked gradients."""
-        active = len(leaves[0])
-        rows = schedule.rows[step, :active]
-        flat = rows.flatten()
-        inputs = self._inputs.index_select(0, flat)
-        outputs = self._forward(
-            leaves, schedule.keys[step, :active], inputs.view(*rows.shape, *inputs.shape[1:])
-        )
-        each = LOSSES[self._cohort.recipe.loss](
-            outputs.flatten(0, 1), self._labels.index_select(0, flat)
-        )
-        losses = (each.view(rows.shape) * schedule.weights[step, :active]).sum(1)
+        outputs = self._forward(leaves, batch.keys, batch.inputs)
+        each = LOSSES[self._cohort.recipe.loss](outputs.flatten(0, 1), batch.labels.flatten(0, 1))
+        losses = (each.view(batch.weights.shape) * batch.weights).sum(1)
         return losses.detach(), list(torch.autograd.grad(losses.sum(), leaves))
 
     def _adopt_layout(self, gradients: Stack) -> bool:

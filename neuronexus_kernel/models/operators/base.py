@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from neuronexus_kernel.errors import ArchitectureError
 from neuronexus_kernel.models.operators.arguments import Arguments, Rule, show
@@ -25,11 +25,16 @@ Shape: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A trainable tensor of a node, and how it starts: uniform in ``centre ± bound``."""
+    """A tensor of a node's state, and how it starts: uniform in ``centre ± bound``.
+
+    A `trainable` one is moved by the optimiser; the others are running statistics, which the node
+    itself renews in training.  Both travel between clients and server.
+    """
 
     shape: Shape
     bound: float = 0.0
     centre: float = 0.0
+    trainable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,21 @@ class Moment:
         Whether the module is in training mode.
     noise_key
         int64 scalar that decides all noise of this pass; None when torch's generator does.
+    batch
+        How many rows the batch has.
+    rows
+        (batch,) ones for examples and zeros for filling; None when every row is an example.
+        Whatever mixes examples, as batch norm does, must leave the filling out.
+    statistics
+        Where a node leaves the new values of its running statistics in training, under
+        (its position in the graph, the parameter's short name); None in evaluation.
     """
 
     training: bool
     noise_key: Tensor | None
+    batch: int
+    rows: Tensor | None = None
+    statistics: dict[tuple[int, str], Tensor] | None = None
 
 
 Run: TypeAlias = "Callable[[Sequence[Tensor], Mapping[str, Tensor | None], Moment], Tensor]"
@@ -89,6 +105,10 @@ class Operator:
     reads
         (another shape with as many elements, arguments) -> whether, placed at the graph's
         input, it takes that shape too and means the same by it.
+    tokens
+        Whether its inputs are whole numbers that name something: ``"no"`` takes numbers to
+        compute with, ``"yes"`` takes tokens and gives numbers, ``"keep"`` takes either and gives
+        the same, ``"gives"`` makes tokens of nothing.
     """
 
     name: str
@@ -99,6 +119,7 @@ class Operator:
     parameters: Callable[[Sequence[Shape], Arguments], dict[str, Parameter]] = _no_parameters
     flops: Callable[[Sequence[Shape], Shape, Arguments], int] = _one_per_output
     reads: Callable[[Shape, Arguments], bool] = _only_its_own
+    tokens: Literal["no", "yes", "keep", "gives"] = "no"
 
     def parse(self, given: Mapping[str, object]) -> Arguments:
         """Check arguments against the schema and fill in defaults.
