@@ -1,4 +1,5 @@
-# Everything happens in .venv. `make demo` and `make test` set it up themselves.
+# Everything happens in .venv. `make demo` and `make test` set it up themselves; `make bench` puts
+# the peers that it compares with into .venv-bench.
 #
 #   DATASET        digits or mnist, for the demo
 #   TORCH_INDEX_URL  package index to take torch from, for example one with CPU builds only
@@ -6,13 +7,14 @@
 PYTHON ?= python3
 DATASET ?= digits
 VENV := .venv
+PEERS := .venv-bench
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: install demo test test-long bench lint lab clean
+.PHONY: install demo test test-long bench mcmahan lint lab clean
 
 install: $(STAMP)
 
@@ -33,8 +35,17 @@ test: install lint
 test-long: install
 	$(BIN)/python -m pytest -m long
 
-bench: install
-	$(BIN)/python tests/benchmarks/run.py
+bench: install $(PEERS)/.installed
+	$(BIN)/python tests/benchmarks/run.py --json bench.json
+
+$(PEERS)/.installed: tests/benchmarks/peers/requirements.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(if $(TORCH_INDEX_URL),$(PEERS)/bin/python -m pip install --quiet --index-url $(TORCH_INDEX_URL) torch==2.13.0)
+	$(PEERS)/bin/python -m pip install --quiet -r tests/benchmarks/peers/requirements.txt
+	touch $@
+
+mcmahan: install
+	$(BIN)/python tests/benchmarks/mcmahan.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -46,5 +57,5 @@ lab: install
 	exec $(BIN)/jupyter lab notebooks
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
