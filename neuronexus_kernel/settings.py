@@ -7,7 +7,7 @@ so that a test or a notebook can change it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from neuronexus_kernel.errors import InvalidInputError
@@ -63,7 +63,8 @@ class ArchitectureLimits:
     parameters
         Numbers in all its weights and running statistics.
     activations
-        Numbers in all its nodes' outputs, for one example.
+        Numbers that a pass of one example holds in memory: what its nodes leave for the
+        gradient, and the most that one of them needs besides while it runs.
     flops
         Floating-point operations of a forward pass of one example.
     """
@@ -73,6 +74,54 @@ class ArchitectureLimits:
     parameters: int = 50_000_000
     activations: int = 50_000_000
     flops: int = 10**11
+
+    @classmethod
+    def load(cls) -> ArchitectureLimits:
+        """Read the bounds from the environment, ``NEURONEXUS_ARCHITECTURE_NODES`` and so on.
+
+        Raises
+        ------
+        InvalidInputError
+            If a variable does not hold a number above zero; the message names it.
+        """
+        standard = cls()
+        variables = {
+            each.name: f"NEURONEXUS_ARCHITECTURE_{each.name.upper()}" for each in fields(cls)
+        }
+        return cls(
+            **{
+                name: int(_number(variable, getattr(standard, name)))
+                for name, variable in variables.items()
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FederationSettings:
+    """How a hub serves federations to other machines.
+
+    Attributes
+    ----------
+    address
+        ``HOST:PORT`` where a SuperLink listens; port 0 takes a free one.  Loopback by default:
+        only this machine can take part.
+    name
+        Under which other machines reach it; needed where HOST is ``0.0.0.0`` or ``::``.
+    most
+        How many may run at the same time.
+    """
+
+    address: str = "127.0.0.1:0"
+    name: str = ""
+    most: int = 4
+
+    @classmethod
+    def load(cls) -> FederationSettings:
+        """Read the settings from the environment."""
+        return cls(
+            address=os.environ.get("NEURONEXUS_FEDERATION_ADDRESS", cls().address),
+            name=os.environ.get("NEURONEXUS_FEDERATION_NAME", ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +134,14 @@ class Settings:
         Folder that holds the database, the content store and the keys.
     upload_limit
         Largest object accepted by the hub, in bytes.
+    federation
+        Where federations over many machines are served.
     """
 
     home: Path = field(default_factory=home_directory)
     upload_limit: int = 512 * MIB
     evaluation: EvaluationLimits = field(default_factory=EvaluationLimits)
+    federation: FederationSettings = field(default_factory=FederationSettings)
 
     @classmethod
     def load(cls, home: Path | str | None = None) -> Settings:
@@ -112,7 +164,11 @@ class Settings:
             per_day=int(_number("NEURONEXUS_EVALUATIONS_PER_DAY", standard.per_day)),
         )
         folder = Path(home).expanduser().resolve() if home is not None else home_directory()
-        return cls(home=folder, evaluation=limits)
+        return cls(
+            home=folder,
+            evaluation=limits,
+            federation=FederationSettings.load(),
+        )
 
 
 def _number(variable: str, default: float) -> float:

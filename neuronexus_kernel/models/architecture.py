@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from neuronexus_kernel.models.interpreter import Interpreter
 
-_LIMITS = ArchitectureLimits()
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Architecture:
@@ -55,7 +53,8 @@ class Architecture:
     layout
         What follows from the graph: shapes and parameters of every node.
     limits
-        Bounds that are checked when the architecture is made.
+        Bounds that are checked when the architecture is made; when absent, those of the
+        environment (`ArchitectureLimits.load`).
 
     Raises
     ------
@@ -69,11 +68,12 @@ class Architecture:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
     input_dtype: str = "float32"
     layout: Layout = field(init=False, compare=False)
-    limits: InitVar[ArchitectureLimits] = _LIMITS
+    limits: InitVar[ArchitectureLimits | None] = None
 
-    def __post_init__(self, limits: ArchitectureLimits) -> None:
+    def __post_init__(self, limits: ArchitectureLimits | None) -> None:
         tokens = self.input_dtype == "int64"
-        layout = lay_out(self.input_shape, self.nodes, self.output, limits=limits, tokens=tokens)
+        bounds = limits or ArchitectureLimits.load()
+        layout = lay_out(self.input_shape, self.nodes, self.output, limits=bounds, tokens=tokens)
         object.__setattr__(self, "layout", layout)
 
     # Where architectures come from
@@ -91,7 +91,8 @@ class Architecture:
             May use the layers and functions of the allow-list, in any arrangement that does not
             depend on the data.
         example_input
-            Tensor or array with a batch dimension, such as ``torch.zeros(1, 64)``.
+            Tensor or array with a batch dimension, such as ``torch.zeros(1, 64)``; whole numbers,
+            such as ``torch.zeros(1, 32, dtype=torch.long)``, for a network that takes tokens.
 
         Raises
         ------
@@ -104,7 +105,7 @@ class Architecture:
         return capture(cls, module, example_input)
 
     @classmethod
-    def from_dict(cls, node: object, *, limits: ArchitectureLimits = _LIMITS) -> Architecture:
+    def from_dict(cls, node: object, *, limits: ArchitectureLimits | None = None) -> Architecture:
         """Read the document that `to_dict` writes, from anywhere.
 
         Raises
@@ -112,11 +113,12 @@ class Architecture:
         ArchitectureError
             Whatever is wrong with it.
         """
-        shape, dtype, nodes, output = document.read(node, most_nodes=limits.nodes)
-        return cls(shape, nodes, output, input_dtype=dtype, limits=limits)
+        bounds = limits or ArchitectureLimits.load()
+        shape, dtype, nodes, output = document.read(node, most_nodes=bounds.nodes)
+        return cls(shape, nodes, output, input_dtype=dtype, limits=bounds)
 
     @classmethod
-    def decode(cls, data: bytes, *, limits: ArchitectureLimits = _LIMITS) -> Architecture:
+    def decode(cls, data: bytes, *, limits: ArchitectureLimits | None = None) -> Architecture:
         """Read the bytes that `encode` writes.
 
         Raises
@@ -184,6 +186,11 @@ class Architecture:
         """Number of trainable values."""
         return self.layout.parameter_count
 
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens, counted from 0, may be given to it; None if it takes numbers."""
+        return self.layout.vocabulary
+
     # Whether it fits
 
     def accepts(self, shape: Shape) -> bool:
@@ -199,15 +206,16 @@ class Architecture:
         readers = [node for node in self.nodes if INPUT in node.inputs]
         return all(OPERATORS[node.operator].reads(shape, node.arguments) for node in readers)
 
-    def check_task(self, input_shape: Shape, classes: int) -> None:
-        """Check that the architecture fits a classification task.
+    def check_task(self, input_shape: Shape, outputs: int | Shape) -> None:
+        """Check that the architecture fits a task.
 
         Parameters
         ----------
         input_shape
             Shape of one example of the task.
-        classes
-            How many classes the task tells apart.
+        outputs
+            How many classes the task tells apart, or the shape of one example's output: that of
+            a label for regression, (steps, vocabulary) for the prediction of tokens.
 
         Raises
         ------
@@ -223,10 +231,51 @@ class Architecture:
                 f"The architecture takes examples of shape {self.input_shape}, but the task's "
                 f"have shape {shape}{advice}."
             )
-        if self.output_shape != (classes,):
+        wanted = (outputs,) if isinstance(outputs, int) else tuple(outputs)
+        if self.output_shape != wanted:
+            meaning = f": one score for each of its {outputs} classes" * isinstance(outputs, int)
             raise ArchitectureError(
                 f"The architecture's output has shape {self.output_shape}, but the task needs "
-                f"({classes},): one score for each of its {classes} classes."
+                f"{wanted}{meaning}."
+            )
+
+    def check_inputs(self, inputs: np.ndarray) -> None:
+        """Check that examples are of the kind that the architecture takes.
+
+        Call it before training or evaluating: a token that no embedding knows ends a computation
+        with an error that names no row, or on a GPU with none that is of use.
+
+        Parameters
+        ----------
+        inputs
+            (examples, \\*shape): floats, or for an architecture of tokens whole numbers.
+
+        Raises
+        ------
+        ArchitectureError
+            If numbers are given where tokens belong or the other way round, or if a token is not
+            in the vocabulary; the message names its row.
+        """
+        known = self.vocabulary
+        if known is None:
+            if inputs.dtype.kind != "f":
+                raise ArchitectureError(
+                    f"The architecture computes with numbers, but the inputs are {inputs.dtype}; "
+                    "give them as float32, or begin the network with an embedding."
+                )
+            return
+        if inputs.dtype.kind not in "iuf":
+            raise ArchitectureError(
+                f"The architecture takes tokens, but the inputs are {inputs.dtype}; give int64."
+            )
+        fits = (inputs >= 0) & (inputs < known)
+        if inputs.dtype.kind == "f":
+            fits &= inputs == np.floor(inputs)
+        if not fits.all():
+            place = np.unravel_index(int(np.argmin(fits)), inputs.shape)
+            raise ArchitectureError(
+                f"Row {place[0]} of the inputs holds {inputs[place]}, which is no token of the "
+                f"architecture: it knows the whole numbers 0 to {known - 1}."
             )
 
     # Weights and the module that runs them
@@ -234,9 +283,11 @@ class Architecture:
     def initial_weights(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Return starting weights that depend on `seed` and the names alone.
 
-        Linear and convolution layers start uniform in ``± 1 / sqrt(fan in)``, as in PyTorch,
-        normalisations with ones and zeros.  The numbers are drawn by `noise`, so they are the
-        same on every machine and no generator of torch or NumPy is touched.
+        Layers start as in PyTorch: linear ones and convolutions uniform in
+        ``± 1 / sqrt(fan in)``, recurrent ones in ``± 1 / sqrt(hidden size)``, normalisations with
+        ones and zeros; embeddings have unit deviation, but are uniform.  The numbers are drawn
+        by `noise`, so they are the same on every machine and no generator of torch or NumPy is
+        touched.
 
         Returns
         -------

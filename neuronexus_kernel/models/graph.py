@@ -68,7 +68,12 @@ def infer(operator: Operator, shapes: Sequence[Shape], arguments: Arguments) -> 
         raise ArchitectureError(
             f"{operator.name} takes {operator.arity} input(s), not {len(shapes)}."
         )
-    return operator.shape(shapes, arguments)
+    made = operator.shape(shapes, arguments)
+    if not made:
+        raise ArchitectureError(
+            "nothing would be left but one number without a dimension; keep a dimension of 1."
+        )
+    return made
 
 
 def gives_tokens(operator: Operator, taken: Sequence[bool]) -> bool:

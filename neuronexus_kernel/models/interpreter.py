@@ -96,6 +96,7 @@ class Interpreter(nn.Module):
             for short, full in architecture.layout.states.get(node.name, {}).items()
         }
         self._accepted = architecture.input_shape
+        self._takes_tokens = architecture.input_dtype == "int64"
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the graph; in training, renew its running statistics.
@@ -163,7 +164,16 @@ class Interpreter(nn.Module):
         """
         self._check(x)
         statistics: dict[tuple[int, str], Tensor] = {}
-        moment = Moment(training, noise_key, x.shape[0], rows, statistics if training else None)
+        first = next(iter(state.values()), x)
+        moment = Moment(
+            training=training,
+            noise_key=noise_key,
+            batch=x.shape[0],
+            rows=rows,
+            statistics=statistics if training else None,
+            dtype=first.dtype if first.is_floating_point() else None,
+            device=x.device,
+        )
         values: list[Tensor | None] = [x]
         for step in self._steps:
             tensors = {short: state[full] for short, full in step.states}
@@ -186,6 +196,9 @@ class Interpreter(nn.Module):
         return value
 
     def _check(self, x: Tensor) -> None:
+        if x.is_floating_point() == self._takes_tokens:
+            wanted = "tokens (int64)" if self._takes_tokens else "numbers (float32 or float64)"
+            raise ArchitectureError(f"The model takes {wanted}, but was given {x.dtype}.")
         shape = tuple(x.shape[1:])
         if shape == self._accepted:
             return
@@ -204,13 +217,16 @@ class Interpreter(nn.Module):
 def _steps(architecture: Architecture) -> tuple[_Step, ...]:
     nodes, states = architecture.nodes, architecture.layout.states
     slots = {INPUT: 0, **{node.name: index + 1 for index, node in enumerate(nodes)}}
-    last = {slots[name]: node.name for node in nodes for name in node.inputs}
+    last = {slots[name]: place for place, node in enumerate(nodes) for name in node.inputs}
+    released: list[list[int]] = [[] for _ in nodes]
+    for slot, place in last.items():
+        released[place].append(slot)
     return tuple(
         _Step(
             run=OPERATORS[node.operator].prepare(node.arguments, position),
             states=tuple(states.get(node.name, {}).items()),
             inputs=tuple(slots[name] for name in node.inputs),
-            release=tuple(slot for slot, name in last.items() if name == node.name),
+            release=tuple(released[position]),
         )
         for position, node in enumerate(nodes)
     )

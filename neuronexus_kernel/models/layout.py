@@ -49,12 +49,16 @@ class Layout:
         Full name of every tensor that it uses, its own or shared, by short name.
     tokens
         Names of the nodes (and `INPUT`) whose values are tokens.
+    vocabulary
+        How many tokens, counted from 0, every embedding that the input reaches knows; None if
+        the input reaches none.
     """
 
     shapes: dict[str, Shape]
     parameters: dict[str, dict[str, Parameter]]
     states: dict[str, dict[str, str]]
     tokens: frozenset[str] = frozenset()
+    vocabulary: int | None = None
 
     @property
     def parameter_count(self) -> int:
@@ -82,7 +86,7 @@ def lay_out(
     output
         Name of the node whose value is the result.
     limits
-        Bounds on nodes, depth, parameters, and on activations and work for one example.
+        Bounds on nodes, depth, parameters, and on memory and work for one example.
     tokens
         Whether the input holds tokens instead of numbers.
 
@@ -104,9 +108,41 @@ def lay_out(
         except ArchitectureError as error:
             raise ArchitectureError(f"Node '{node.name}' ({node.operator}): {error}") from None
     _check_all_used(nodes, output, ledger.shapes)
-    if output in ledger.tokens:
+    if output in ledger.vocabulary.sources:
         raise ArchitectureError(f"The output '{output}' holds tokens, not numbers.")
-    return Layout(ledger.shapes, ledger.parameters, ledger.states, frozenset(ledger.tokens))
+    return Layout(
+        ledger.shapes,
+        ledger.parameters,
+        ledger.states,
+        frozenset(ledger.vocabulary.sources),
+        ledger.vocabulary.of_input,
+    )
+
+
+class _Vocabulary:
+    """Which nodes hold tokens, and which tokens they may hold."""
+
+    def __init__(self, tokens: bool) -> None:
+        self.sources: dict[str, tuple[bool, int]] = {INPUT: (True, 0)} if tokens else {}
+        """For each: whether the input's tokens are among them, and how many others may be."""
+        self.of_input: int | None = None
+
+    def enter(self, node: Node, operator: Operator) -> None:
+        """Note whether a node gives tokens, and check that it knows those that it takes."""
+        gives = gives_tokens(operator, [name in self.sources for name in node.inputs])
+        known = operator.vocabulary(node.arguments) if operator.vocabulary else 0
+        taken = [self.sources[name] for name in node.inputs if name in self.sources]
+        from_input = any(reached for reached, _ in taken)
+        others = max((count for _, count in taken), default=0)
+        if operator.tokens == "yes":
+            if others > known:
+                raise ArchitectureError(
+                    f"it knows {known} tokens, but is given 0 to {others - 1}; make it larger."
+                )
+            if from_input:
+                self.of_input = known if self.of_input is None else min(known, self.of_input)
+        if gives:
+            self.sources[node.name] = (from_input, max(others, known))
 
 
 class _Ledger:
@@ -116,11 +152,11 @@ class _Ledger:
         self.shapes: dict[str, Shape] = {INPUT: input_shape}
         self.parameters: dict[str, dict[str, Parameter]] = {}
         self.states: dict[str, dict[str, str]] = {}
-        self.tokens: set[str] = {INPUT} if tokens else set()
+        self.vocabulary = _Vocabulary(tokens)
         self._limits = limits
         self._depth: dict[str, int] = {INPUT: 0}
         self._activations = math.prod(input_shape)
-        self._weights = self._flops = 0
+        self._weights = self._flops = self._workspace = 0
         self._known: dict[str, Parameter] = {}
 
     def enter(self, node: Node) -> None:
@@ -128,8 +164,7 @@ class _Ledger:
         operator = operator_of(node.operator)
         taken = [self._shape_of(name) for name in node.inputs]
         shape = infer(operator, taken, node.arguments)
-        if gives_tokens(operator, [name in self.tokens for name in node.inputs]):
-            self.tokens.add(node.name)
+        self.vocabulary.enter(node, operator)
         specs = operator.parameters(taken, node.arguments)
         own = self._own(node, specs)
         if own:
@@ -178,13 +213,16 @@ class _Ledger:
         own: Mapping[str, Parameter],
     ) -> None:
         limits = self._limits
-        self._activations += math.prod(shape)
+        self._activations += operator.activations(taken, shape, node.arguments)
+        workspace = operator.workspace(taken, shape, node.arguments)
+        self._workspace = max(self._workspace, workspace)
+        memory = self._activations + self._workspace
         self._weights += sum(math.prod(spec.shape) for spec in own.values())
         self._flops += operator.flops(taken, shape, node.arguments)
         depth = 1 + max((self._depth[name] for name in node.inputs), default=0)
         self._depth[node.name] = depth
         _check_limit("parameters", self._weights, limits.parameters)
-        _check_limit("activations for one example", self._activations, limits.activations)
+        _check_limit("activations for one example", memory, limits.activations)
         _check_limit("floating-point operations for one example", self._flops, limits.flops)
         _check_limit("nodes in a row", depth, limits.depth)
 
@@ -218,3 +256,5 @@ def _check_all_used(nodes: Sequence[Node], output: str, shapes: Mapping[str, Sha
                 "leave it out."
             )
         needed.update(node.inputs)
+    if INPUT not in needed:
+        raise ArchitectureError("The output does not depend on the input.")

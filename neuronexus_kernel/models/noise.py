@@ -94,7 +94,7 @@ def bits_tensor(key: Tensor, stream: int, count: int) -> Tensor:
     Parameters
     ----------
     key
-        int64 scalar.
+        int64 scalar; or several, of shape (n, 1).
     stream
         Tells apart several uses of one key, such as two dropout layers.
     count
@@ -103,8 +103,8 @@ def bits_tensor(key: Tensor, stream: int, count: int) -> Tensor:
     Returns
     -------
     Tensor
-        int64 of shape (count,), each from 0 to ``2**BITS - 1``.  A number depends on its place,
-        not on `count`.
+        int64 of shape (count,), or (n, count) for several keys, each from 0 to ``2**BITS - 1``.
+        A number depends on its key and place, not on `count`.
     """
     import torch
 

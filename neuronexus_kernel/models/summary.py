@@ -20,6 +20,7 @@ _SHOWN = 40
 def table(architecture: Architecture) -> pd.DataFrame:
     """Return one row a node: layer, operator, output shape, parameters, FLOPs of one example.
 
+    Parameters are the trainable values; those that layers share count with the first of them.
     FLOPs are those of the forward pass; a multiplication and an addition count as two.
     """
     import pandas as pd
@@ -58,5 +59,6 @@ def _rows(architecture: Architecture) -> list[tuple[Node, Shape, int, int]]:
         inputs = [layout.shapes[name] for name in node.inputs]
         output = layout.shapes[node.name]
         flops = OPERATORS[node.operator].flops(inputs, output, node.arguments)
-        rows.append((node, output, sum(math.prod(spec.shape) for spec in specs), flops))
+        count = sum(math.prod(spec.shape) for spec in specs if spec.trainable)
+        rows.append((node, output, count, flops))
     return rows

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from neuronexus_kernel.content.dagcbor import cid_of, encode
 from neuronexus_kernel.errors import ArchitectureError
-from neuronexus_kernel.models import Architecture, cnn, mlp
+from neuronexus_kernel.models import Architecture, cnn, mlp, resnet8, transformer_lm
+from neuronexus_kernel.models.graph import GraphBuilder
 from neuronexus_kernel.models.operators import OPERATORS
 from neuronexus_kernel.settings import ArchitectureLimits
 
@@ -42,10 +43,19 @@ def test_the_document_has_the_published_form():
     }
 
 
-def test_the_cid_of_an_architecture_never_changes():
-    assert (
-        str(mlp(64, (64,), 10).cid) == "bafyreieqnh4mrp73bl5jdqfsgk5yybfwrh5qjirckmpevfjl6ru74qguzq"
-    )
+@pytest.mark.parametrize(
+    ("architecture", "cid"),
+    [
+        (mlp(64, (64,), 10), "bafyreieqnh4mrp73bl5jdqfsgk5yybfwrh5qjirckmpevfjl6ru74qguzq"),
+        (mlp(784, (200, 200), 10), "bafyreibzu7jsgat3fsq3n7bscl3ro43slp2hyfs3qa4wmpy6av7tgkjggy"),
+        (cnn(), "bafyreiebr4kr6c6yswmzmg432if2zg7tmyi3qpusj4quc6jj4odampjvrm"),
+        (resnet8(), "bafyreiaavpf3lljh6ywhqxjrrvlq7c5jhdsfkdh5gvjy7xru7lpec2rcty"),
+        (resnet8(norm="group"), "bafyreifudtvuvhdc7sz2w52udcbsobov6cahotsvmqcrr7o5ln4d3nhani"),
+        (transformer_lm(64, 32), "bafyreidixlpvrdufeeg7eauw6gkc4xawalkjnlwuemjopnrs4bfeulf7pa"),
+    ],
+)
+def test_the_cid_of_an_architecture_never_changes(architecture, cid):
+    assert str(architecture.cid) == cid
 
 
 @pytest.mark.parametrize("architecture", [mlp(6, (4,), 3), cnn(), cnn((3, 8, 8), 4)])
@@ -79,6 +89,37 @@ def test_the_summary_counts_parameters_and_operations():
     assert table.set_index("layer")["FLOPs"]["linear_1"] == 200 * (2 * 784 + 1)
     assert "199,210" in repr(mlp(784, (200, 200), 10))
     assert "199,210" in mlp(784, (200, 200), 10)._repr_html_()
+
+
+def tied():
+    graph = GraphBuilder((5,), tokens=True)
+    last = graph.add("embedding", "input", num_embeddings=9, embedding_dim=4)
+    last = graph.add("linear", last, out_features=9)
+    graph.share(last, "weight", "embedding_1.weight")
+    return Architecture((5,), tuple(graph.nodes), last, input_dtype="int64")
+
+
+def test_a_shared_parameter_counts_once_and_statistics_do_not_count():
+    table = tied().summary().set_index("layer")
+    assert table["parameters"].to_dict() == {"embedding_1": 36, "linear_1": 9}
+    assert table["parameters"].sum() == tied().parameter_count == 45
+    assert table["FLOPs"].to_dict() == {"embedding_1": 0, "linear_1": 5 * 9 * (2 * 4 + 1)}
+    for network in (resnet8(), resnet8(norm="group"), transformer_lm(20, 6)):
+        table = network.summary()
+        assert table["parameters"].sum() == network.parameter_count
+        assert table["layer"].tolist() == [node.name for node in network.nodes]
+        assert table["output shape"].iloc[-1] == network.output_shape
+        assert network._repr_html_().count("<tr>") <= 42
+    weights = sum(value.size for value in resnet8().initial_weights().values())
+    statistics = sum(resnet8().parameters[name].shape[0] for name in resnet8().statistics)
+    assert weights == resnet8().parameter_count + statistics
+
+
+def test_a_network_that_is_built_twice_has_one_address():
+    assert tied().cid == tied().cid
+    assert hash(tied()) == hash(tied())
+    assert Architecture.decode(tied().encode()) == tied()
+    assert transformer_lm(20, 6).cid != transformer_lm(20, 7).cid
 
 
 def test_absent_arguments_take_their_defaults_and_whole_numbers_stand_for_floats():
@@ -146,7 +187,12 @@ SHELL = "__import__('os').system('touch /tmp/neuronexus_was_here')"
         (document(nodes=[None]), r"nodes\[0\]"),
         (document(nodes={}), "'nodes'"),
         (document(nodes=[None] * 1001), "1001 nodes"),
-        (document(format="neuronexus/architecture@2"), "format"),
+        (
+            document(
+                format="neuronexus/architecturebafyreifudtvuvhdc7sz2w52udcbsobov6cahotsvmqcrr7o5ln4d3nhani"
+            ),
+            "format",
+        ),
         (document(input={"shape": [6]}), "dtype"),
         (document(input={"shape": [6], "dtype": "float16"}), "dtype"),
         (document(input={"shape": [], "dtype": "float32"}), r"input\.shape"),
@@ -201,7 +247,10 @@ plausible_nodes = st.fixed_dictionaries(
 )
 plausible_documents = st.fixed_dictionaries(
     {
-        "format": st.just("neuronexus/architecture@1") | garbage,
+        "format": st.just(
+            "neuronexus/architecturebafyreiaavpf3lljh6ywhqxjrrvlq7c5jhdsfkdh5gvjy7xru7lpec2rcty"
+        )
+        | garbage,
         "input": st.fixed_dictionaries(
             {
                 "shape": st.lists(st.integers(1, 9), max_size=4) | garbage,

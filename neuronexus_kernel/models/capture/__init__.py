@@ -1,9 +1,9 @@
 """From an ordinary PyTorch module to a graph of allowed operators.
 
-torch.fx lists what the module's ``forward`` calls.  Each call is looked up in our tables and
+torch.fx calls the module's ``forward``; each call it makes is looked up in our tables and
 translated; a call that is not there is refused by name.  The trace is then thrown away: nothing
-of it is ever run.  At the end the translation is compared with the module on random numbers, so
-that a capture is right or refused.
+of it is ever run.  The graph is brought into its one form, and at the end compared with the
+module on random numbers, so that a capture is right or refused.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from neuronexus_kernel.errors import ArchitectureError
-from neuronexus_kernel.models.capture.context import Traced, Translation
-from neuronexus_kernel.models.capture.tables import FUNCTIONS, METHODS, MODULES, hint
+from neuronexus_kernel.models.capture import constants
+from neuronexus_kernel.models.capture.canonical import Canonical, canonical
+from neuronexus_kernel.models.capture.comparison import compare, first_result, tensor_like
+from neuronexus_kernel.models.capture.context import Tables, Translation
+from neuronexus_kernel.models.capture.hints import hint
+from neuronexus_kernel.models.capture.modes import check_modes
+from neuronexus_kernel.models.capture.tables import FUNCTIONS, METHODS, MODULES
 from neuronexus_kernel.models.capture.trace import modes_restored, trace
+from neuronexus_kernel.models.capture.values import Stacked, Traced
 from neuronexus_kernel.models.graph import INPUT
 from neuronexus_kernel.models.interpreter import Interpreter
 from neuronexus_kernel.models.operators import Shape
@@ -37,13 +43,12 @@ def capture(kind: type[Architecture], module: nn.Module, example_input: object) 
         )
     if isinstance(module, Interpreter):
         return module.architecture
-    shape = _example_shape(example_input)
-    steps, dropping = trace(module, MODULES.keys())
-    order = {step: place for place, step in enumerate(steps)}
-    translation = Translation(module, shape, dropping=dropping, order=order)
-    output = _translate(translation, steps, module)
-    captured = kind(shape, tuple(translation.graph.nodes), output, translation.sources)
-    _compare(module, captured)
+    shape, tokens = _example(example_input)
+    found = _translated(module, shape, tokens=tokens)
+    _check_trained(module, found.sources)
+    dtype = "int64" if tokens else "float32"
+    captured = kind(shape, found.nodes, found.output, found.sources, dtype)
+    compare(module, captured, captured.build(_read(module, captured.sources)))
     return captured
 
 
@@ -52,11 +57,11 @@ def weights_of(architecture: Architecture, module: nn.Module) -> dict[str, np.nd
     shapes, sources = architecture.parameter_shapes, architecture.sources
     if isinstance(module, Interpreter) and module.architecture == architecture:
         return _read(module, {name: name for name in shapes})
-    values = module.named_parameters(remove_duplicate=False)
-    there = {path: tuple(value.shape) for path, value in values}
+    there = {path: tuple(value.shape) for path, value in _tensors(module).items()}
     if sources and all(there.get(sources[name]) == shape for name, shape in shapes.items()):
         return _read(module, sources)
-    other = capture(type(architecture), module, np.zeros((1, *architecture.input_shape)))
+    example = np.zeros((1, *architecture.input_shape), architecture.input_dtype)
+    other = capture(type(architecture), module, example)
     if other != architecture:
         raise ArchitectureError(
             f"The module computes another graph than this one: {other!r} against "
@@ -65,8 +70,16 @@ def weights_of(architecture: Architecture, module: nn.Module) -> dict[str, np.nd
     return _read(module, other.sources)
 
 
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's parameters and buffers by path, under all their names."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
 def _read(module: nn.Module, sources: Mapping[str, str]) -> dict[str, np.ndarray]:
-    values = dict(module.named_parameters(remove_duplicate=False))
+    values = _tensors(module)
     weights = {}
     for name in sorted(sources):
         value = values[sources[name]].detach().cpu()
@@ -76,7 +89,8 @@ def _read(module: nn.Module, sources: Mapping[str, str]) -> dict[str, np.ndarray
     return weights
 
 
-def _example_shape(example: object) -> Shape:
+def _example(example: object) -> tuple[Shape, bool]:
+    """Return the shape of one example, and whether it holds tokens."""
     if not isinstance(example, (Tensor, np.ndarray)):
         raise ArchitectureError(
             "The example input must be a tensor or array with a batch dimension, such as "
@@ -88,84 +102,97 @@ def _example_shape(example: object) -> Shape:
             f"The example input has shape {shape}; it needs a batch dimension and at least one "
             "more, such as torch.zeros(1, 64)."
         )
-    return shape[1:]
-
-
-def _translate(g: Translation, steps: Sequence[fx.Node], module: nn.Module) -> str:
-    """Translate all steps in order and return the name of the output node."""
-    values: dict[fx.Node, object] = {}
-    layers = dict(module.named_modules(remove_duplicate=False))
-    result: object = None
-    for step in steps:
-        g.step = step
-        try:
-            result = values[step] = _value(g, step, values, layers)
-        except ArchitectureError as error:
-            raise ArchitectureError(f"Step '{step.name}' ({_called(step)}): {error}") from None
-        except TypeError as error:
-            # A rule has the signature of what it translates: these arguments do not fit it.
-            raise ArchitectureError(
-                f"Step '{step.name}' ({_called(step)}): its arguments are not supported: it "
-                f"{str(error).rpartition('() ')[2]}."
-            ) from None
-    if not isinstance(result, Traced) or result.name == INPUT:
+    kind = torch.from_numpy(np.zeros(0, example.dtype)).dtype if _is_array(example) else None
+    dtype = example.dtype if isinstance(example, Tensor) else kind
+    if dtype is None or dtype.is_complex or dtype == torch.bool:
         raise ArchitectureError(
-            "The module must return one tensor that it computed; return the scores alone."
+            f"The example input has dtype {example.dtype}; give numbers (float32) or tokens "
+            "(int64)."
         )
-    return result.name
+    return shape[1:], not dtype.is_floating_point
+
+
+def _is_array(example: object) -> bool:
+    return isinstance(example, np.ndarray) and example.dtype.kind in "iufb"
+
+
+def _translated(module: nn.Module, shape: Shape, *, tokens: bool) -> Canonical:
+    """Trace a module in both modes and return the graph of the training mode."""
+    tables, like = Tables(MODULES, FUNCTIONS), tensor_like(module)
+    with modes_restored(module):
+        module.eval()
+        first = Translation(module, shape, tables=tables, tokens=tokens)
+        evaluation = trace(module, first, _step, like=like)
+        module.train()
+        g = Translation(module, shape, tables=tables, tokens=tokens, evaluation=first.settings)
+        training = trace(module, g, _step, like=like)
+    check_modes(training, evaluation)
+    result = first_result(training.result)
+    result = g.tensor(result) if isinstance(result, Stacked) else result
+    if not isinstance(result, Traced) or result.name == INPUT or result.batch is None:
+        raise ArchitectureError(
+            "The module must return one tensor that it computed from its input; return the "
+            "scores alone."
+        )
+    if result.batch != 0:
+        raise ArchitectureError(
+            "The module returns a tensor with the batch at dimension "
+            f"{result.batch}; permute it to the front."
+        )
+    return canonical(g.graph, result.name, g.sources)
+
+
+def _check_trained(module: nn.Module, sources: Mapping[str, str]) -> None:
+    """Refuse parameters that are frozen while others are not: here all of them are trained."""
+    frozen = {
+        path
+        for path, value in module.named_parameters(remove_duplicate=False)
+        if not value.requires_grad
+    }
+    used = {path for path in sources.values() if path in frozen}
+    trained = dict(module.named_parameters(remove_duplicate=False)).keys() - frozen
+    if used and trained:
+        raise ArchitectureError(
+            f"The parameter '{min(used)}' has requires_grad=False, but a network's parameters are "
+            "all trained; keep what is fixed with self.register_buffer, or call "
+            ".requires_grad_(True)."
+        )
+
+
+def _step(g: Translation, step: fx.Node, args: list[object], kwargs: dict[str, object]) -> object:
+    """Translate one step; errors name it."""
+    try:
+        return _value(g, step, args, kwargs)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"Step '{step.name}' ({_called(step)}): {error}") from None
+    except TypeError as error:
+        # A rule has the signature of what it translates: these arguments do not fit it.
+        raise ArchitectureError(
+            f"Step '{step.name}' ({_called(step)}): its arguments are not supported: it "
+            f"{str(error).rpartition('() ')[2]}."
+        ) from None
 
 
 def _value(
-    g: Translation,
-    step: fx.Node,
-    values: Mapping[fx.Node, object],
-    layers: Mapping[str, nn.Module],
+    g: Translation, step: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]
 ) -> object:
-    """Return what a step gives: a traced tensor, a parameter, or sizes."""
-    target = str(step.target)
-    if step.op == "placeholder":
-        if any(value == Traced(INPUT, g.graph.shapes[INPUT]) for value in values.values()):
-            raise ArchitectureError("a network takes one tensor; remove the other arguments.")
-        return Traced(INPUT, g.graph.shapes[INPUT])
-    if step.op == "get_attr":
-        return g.attribute(target)
-    args = [_resolved(item, values) for item in step.args]
-    kwargs = {key: _resolved(item, values) for key, item in step.kwargs.items()}
-    if step.op == "output":
-        return args[0]
+    """Return what a step gives: tensors of the trace, numbers, or several of them."""
     if step.op == "call_module":
-        return _layer(g, layers[target], args, kwargs)
+        layer = g.module.get_submodule(str(step.target))
+        return g.layer(layer, *args, **kwargs)
     rule: Callable[..., object] | None = None
+    folded: Callable[..., object] | None = None
     if step.op == "call_method":
-        rule = METHODS.get(target)
+        rule = METHODS.get(str(step.target))
+        folded = constants.METHODS.get(str(step.target))
     elif callable(step.target):
         rule = FUNCTIONS.get(step.target)
+        folded = step.target if step.target in constants.FUNCTIONS else None
+    if folded is not None and constants.foldable(list(args), kwargs):
+        return constants.fold(folded, list(args), kwargs)
     if rule is None:
         raise ArchitectureError(f"it is not allowed; {hint(_called(step))}.")
     return rule(g, *args, **kwargs)
-
-
-def _layer(
-    g: Translation, layer: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
-) -> object:
-    rule = MODULES.get(type(layer))
-    if rule is None:
-        name = type(layer).__name__
-        raise ArchitectureError(f"a layer of type {name} is not allowed; {hint(name)}.")
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
-        raise ArchitectureError("it carries hooks, which are code; remove them.")
-    return rule(g, layer, *args, **kwargs)
-
-
-def _resolved(item: object, values: Mapping[fx.Node, object]) -> object:
-    """Replace the steps that an argument names by their values."""
-    if isinstance(item, fx.Node):
-        return values[item]
-    if isinstance(item, (list, tuple)):
-        return tuple(_resolved(each, values) for each in item)
-    if isinstance(item, slice):
-        return slice(*(_resolved(part, values) for part in (item.start, item.stop, item.step)))
-    return item
 
 
 def _called(step: fx.Node) -> str:
@@ -176,36 +203,3 @@ def _called(step: fx.Node) -> str:
         return f"Tensor.{step.target}"
     name = getattr(step.target, "__name__", None)
     return name if isinstance(name, str) else str(step.target)
-
-
-def _compare(module: nn.Module, captured: Architecture) -> None:
-    """Check on random examples that module and capture compute the same.
-
-    Three examples, so that a batch size written into the module is noticed.
-    """
-    built = captured.build(_read(module, captured.sources))
-    first = next(module.parameters(), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
-    examples = torch.randn(3, *captured.input_shape, generator=generator)
-    examples = examples.to(first.device, first.dtype)
-    built = built.to(first.device, first.dtype).eval()
-    with modes_restored(module), torch.no_grad():
-        module.eval()
-        try:
-            expected = module(examples.clone())
-        except Exception as error:
-            # The module's own code runs here, so anything may come out of it.
-            raise ArchitectureError(
-                f"The module itself fails on {tuple(examples.shape)}: "
-                f"{type(error).__name__}: {str(error)[:200]}."
-            ) from error
-        computed = built(examples)
-    tolerance = float(torch.finfo(first.dtype).eps) ** 0.5
-    same = expected.shape == computed.shape and torch.allclose(
-        expected, computed, rtol=tolerance, atol=tolerance, equal_nan=True
-    )
-    if not same:
-        raise ArchitectureError(
-            f"The captured graph does not compute what {type(module).__name__} does; look for "
-            "changes in place, hooks, or randomness in evaluation, and write it without."
-        )

@@ -1,16 +1,27 @@
 """Rules for what asks for shapes and changes them: size, view, flatten, squeeze and the like.
 
-The batch size stays a symbol.  A shape may begin with it, and nothing else may be made of it, so
-that a graph can never mix examples.
+The batch size stays a symbol.  A shape may contain it where the batch stays in its place, and
+nothing else may be made of it, so that a graph can never mix examples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+
+import torch
 
 from neuronexus_kernel.errors import ArchitectureError
-from neuronexus_kernel.models.capture.context import BATCH, Traced, Translation, tensor
+from neuronexus_kernel.models.capture.constants import sizes_of
+from neuronexus_kernel.models.capture.context import Translation
+from neuronexus_kernel.models.capture.values import (
+    BATCH,
+    Batch,
+    Constant,
+    Stacked,
+    Traced,
+    Weight,
+    shape_text,
+)
 from neuronexus_kernel.models.operators import Shape, show
 
 
@@ -23,120 +34,121 @@ def integer(value: object, what: str) -> int:
     raise ArchitectureError(f"{what} must be a whole number, not {show(value)}.")
 
 
-def axis(value: object, shape: Shape) -> int:
+def place(value: object, count: int, what: str = "dimension") -> int:
+    """Return a dimension or index, perhaps counted from the end, counted from 0."""
+    found = integer(value, f"the {what}")
+    if not -count <= found < count:
+        raise ArchitectureError(f"{what} {found} does not exist; the tensor has {count}.")
+    return found % count
+
+
+def inner(axis: int, x: Traced) -> int:
+    """Return a dimension of PyTorch's tensor (not the batch) as one of an example."""
+    return axis if x.batch is None or axis < x.batch else axis - 1
+
+
+def axis(value: object, x: Traced) -> int:
     """Return a dimension as an index into the shape of one example (the batch is none).
 
     Parameters
     ----------
     value
-        As PyTorch counts: 0 is the batch, -1 the last dimension.
-    shape
-        Shape of one example.
+        As PyTorch counts, the batch included; -1 is the last dimension.
+    x
+        The tensor.
     """
-    rank = len(shape) + 1
-    dim = integer(value, "the dimension")
-    if not -rank <= dim < rank:
-        raise ArchitectureError(f"dimension {dim} does not exist; the tensor has {rank}.")
-    if dim % rank == 0:
+    found = place(value, len(x.full))
+    if found == x.batch:
         raise ArchitectureError(
-            "it works along the batch dimension and would mix examples; use another dimension."
+            f"it works along the batch dimension of a tensor {shape_text(x.full)} and would mix "
+            "examples; use another dimension."
         )
-    return dim % rank - 1
+    return inner(found, x)
 
 
-def shaped(g: Translation, x: Traced, sizes: Shape) -> Traced:
-    """Give the examples another shape; to one dimension always by ``flatten``."""
+def shaped(g: Translation, x: Traced, full: tuple[int | Batch, ...]) -> Traced:
+    """Give a tensor the sizes `full`; an example of one dimension always by ``flatten``."""
+    sizes = tuple(size for size in full if isinstance(size, int))
+    batch = full.index(BATCH) if BATCH in full else None
     if not sizes:
         raise ArchitectureError("an example must keep at least one dimension.")
     if len(sizes) == 1 and sizes[0] == math.prod(x.shape):
-        return g.add("flatten", x)
-    return g.add("reshape", x, sizes=sizes)
+        made = g.add("flatten", x)
+    else:
+        made = g.add("reshape", x, sizes=sizes)
+    return Traced(made.name, made.shape, batch)
 
 
 def size(g: Translation, x: object, dim: object = None) -> object:
-    """``x.size()`` and ``x.size(dim)``: the batch size stays a symbol."""
-    full = (BATCH, *tensor(x).shape)
-    if dim is None:
-        return full
-    index = integer(dim, "the dimension")
-    if not -len(full) <= index < len(full):
-        raise ArchitectureError(f"dimension {index} does not exist; the tensor has {len(full)}.")
-    return full[index]
+    """``x.size()``, ``x.shape`` and ``x.size(dim)``: the batch size stays a symbol."""
+    full = sizes_of(x)
+    return full if dim is None else full[place(dim, len(full))]
 
 
 def dim(g: Translation, x: object) -> int:
     """``x.dim()``."""
-    return len(tensor(x).shape) + 1
+    return len(sizes_of(x))
 
 
 def attribute(g: Translation, x: object, name: object) -> object:
-    """``x.shape`` and ``x.ndim``; no other attribute."""
-    if name == "shape":
-        return size(g, x)
-    if name == "ndim":
-        return dim(g, x)
-    raise ArchitectureError(f"attribute {show(name)} of a tensor cannot be used; only shape can.")
+    """Refuse attributes of tensors but ``shape`` and the few that symbols have themselves."""
+    raise ArchitectureError(
+        f"attribute {show(name)} of a tensor cannot be used; only shape, ndim, dtype, device, T "
+        "and mT can."
+    )
 
 
-def item(g: Translation, sizes: object, index: object) -> object:
-    """``x.shape[0]`` and ``x.shape[1:]``."""
-    if not isinstance(sizes, tuple):
-        raise ArchitectureError(
-            "parts of a tensor cannot be taken; use whole tensors, pooling or a linear layer."
-        )
+def item(g: Translation, values: tuple[object, ...], index: object) -> object:
+    """Return a part of several results."""
     if isinstance(index, slice):
         parts = (index.start, index.stop, index.step)
         start, stop, step = (None if p is None else integer(p, "the slice") for p in parts)
-        if step == 0:
-            raise ArchitectureError("a slice's step must not be zero.")
-        return sizes[start:stop:step]
-    place = integer(index, "the index")
-    if not -len(sizes) <= place < len(sizes):
-        raise ArchitectureError(f"index {place} does not exist; there are {len(sizes)} sizes.")
-    return sizes[place]
+        return values[start:stop:step]
+    return values[place(index, len(values), "index")]
 
 
-def numel(g: Translation, sizes: object) -> int:
-    """``x.shape[1:].numel()``."""
-    if not isinstance(sizes, tuple):
-        raise ArchitectureError("write x.shape[1:].numel() for the elements of one example.")
-    return math.prod(integer(each, "the number of elements") for each in sizes)
-
-
-def arithmetic(
-    function: Callable[[int, int], int],
-) -> Callable[[Translation, object, object], int]:
-    """Return a rule that calculates with sizes, such as ``x.size(1) * x.size(2)``."""
-
-    def rule(g: Translation, left: object, right: object) -> int:
-        a, b = integer(left, "the left number"), integer(right, "the right number")
-        try:
-            return function(a, b)
-        except ArithmeticError as error:
-            raise ArchitectureError(f"{error}.") from None
-
-    return rule
+def numel(g: Translation, x: object) -> int:
+    """``x.numel()`` of what has no batch."""
+    return math.prod(integer(each, "the number of elements") for each in sizes_of(x))
 
 
 def view(g: Translation, x: object, *sizes: object) -> Traced:
-    """``x.view``, ``x.reshape``: the first size must stand for the batch."""
-    x = tensor(x)
+    """``x.view``, ``x.reshape``: the batch must stay as it is."""
     given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     if not isinstance(given, tuple) or not given:
         raise ArchitectureError("give the sizes, such as x.reshape(x.shape[0], -1).")
-    first, rest = given[0], given[1:]
-    plain = [integer(each, "a size") for each in rest]
-    if first is not BATCH and first != -1:
+    x = g.tensor(x)
+    if x.batch is None:
+        if BATCH in given:
+            raise ArchitectureError("it has no batch; write x.expand(batch, -1) for that.")
+        return shaped(g, x, _inferred(_plain(given), x.shape))
+    if BATCH not in given and given[0] == -1 and x.batch == 0:
+        # Without the batch size, -1 can only stand for it.
+        return shaped(g, x, (BATCH, *_inferred(_plain(given[1:]), x.shape, may_infer=False)))
+    if given.count(BATCH) != 1:
         raise ArchitectureError(
-            f"its first size is {show(first)}, but must stand for the batch; write x.shape[0] "
+            f"its first size is {show(given[0])}, but must stand for the batch; write x.shape[0] "
             "or -1."
         )
-    return shaped(g, x, _inferred(tuple(plain), x.shape, may_infer=first is BATCH))
+    at = given.index(BATCH)
+    before, after = x.shape[: x.batch], x.shape[x.batch :]
+    left = _inferred(_plain(given[:at]), before) if at or before else ()
+    right = _inferred(_plain(given[at + 1 :]), after) if given[at + 1 :] or after else ()
+    return shaped(g, x, (*left, BATCH, *right))
+
+
+def view_as(g: Translation, x: object, other: object) -> Traced:
+    """``x.view_as``."""
+    return view(g, x, *sizes_of(other))
 
 
 def reshape(g: Translation, input: object, shape: object) -> Traced:
     """``torch.reshape``."""
     return view(g, input, shape)
+
+
+def _plain(sizes: tuple[object, ...]) -> Shape:
+    return tuple(integer(each, "a size") for each in sizes)
 
 
 def _inferred(sizes: Shape, shape: Shape, *, may_infer: bool = True) -> Shape:
@@ -154,44 +166,62 @@ def _inferred(sizes: Shape, shape: Shape, *, may_infer: bool = True) -> Shape:
 
 def flatten(g: Translation, input: object, start_dim: object = 0, end_dim: object = -1) -> Traced:
     """``torch.flatten`` and ``x.flatten``."""
-    x = tensor(input)
-    if start_dim == 0:
-        raise ArchitectureError("it would flatten the batch too; write x.flatten(1).")
-    first, last = axis(start_dim, x.shape), axis(end_dim, x.shape)
+    x = g.tensor(input)
+    first, last = place(start_dim, len(x.full)), place(end_dim, len(x.full))
     if first > last:
         raise ArchitectureError("start_dim comes after end_dim.")
-    merged = math.prod(x.shape[first : last + 1])
-    return shaped(g, x, (*x.shape[:first], merged, *x.shape[last + 1 :]))
+    if BATCH in x.full[first : last + 1] and first < last:
+        raise ArchitectureError("it would flatten the batch too; write x.flatten(1).")
+    merged = x.full[first : last + 1]
+    middle = (math.prod(each for each in merged if isinstance(each, int)),)
+    return shaped(
+        g, x, (*x.full[:first], *(middle if first < last else merged), *x.full[last + 1 :])
+    )
 
 
 def unflatten(g: Translation, input: object, dim: object, sizes: object) -> Traced:
     """``x.unflatten``."""
-    x = tensor(input)
-    place = axis(dim, x.shape)
+    x = g.tensor(input)
+    at = place(dim, len(x.full))
+    own = x.shape[axis(dim, x)]
     parts = sizes if isinstance(sizes, tuple) else (sizes,)
-    plain = tuple(integer(each, "a size") for each in parts)
-    inside = _inferred(plain, (x.shape[place],))
-    return shaped(g, x, (*x.shape[:place], *inside, *x.shape[place + 1 :]))
+    inside = _inferred(_plain(parts), (own,))
+    return shaped(g, x, (*x.full[:at], *inside, *x.full[at + 1 :]))
 
 
 def squeeze(g: Translation, input: object, dim: object = None) -> Traced:
     """``x.squeeze(dim)``."""
-    x = tensor(input)
-    if dim is None:
+    if isinstance(input, Stacked) and len(input.parts) == 1 and dim == 0:
+        return input.parts[0]
+    x = g.tensor(input)
+    if dim is None and x.batch is not None:
         raise ArchitectureError("it would drop a batch of one too; write x.squeeze(dim).")
-    place = axis(dim, x.shape)
-    if x.shape[place] != 1:
-        return x
-    return shaped(g, x, (*x.shape[:place], *x.shape[place + 1 :]))
+    given = tuple(range(len(x.full))) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    gone = {place(each, len(x.full)) for each in given}
+    for each in gone if dim is not None else ():
+        axis(each, x)
+    kept = tuple(s for at, s in enumerate(x.full) if at not in gone or s != 1)
+    return x if kept == x.full else shaped(g, x, kept)
 
 
 def unsqueeze(g: Translation, input: object, dim: object) -> Traced:
     """``x.unsqueeze(dim)``."""
-    x = tensor(input)
-    place = axis(dim, (*x.shape, 1))
-    return shaped(g, x, (*x.shape[:place], 1, *x.shape[place:]))
+    x = g.tensor(input)
+    at = place(dim, len(x.full) + 1)
+    return shaped(g, x, (*x.full[:at], 1, *x.full[at:]))
 
 
-def unchanged(g: Translation, input: object) -> Traced:
-    """``x.contiguous()``, ``x.clone()``, ``nn.Identity``."""
-    return tensor(input)
+def converted(g: Translation, input: object, *args: object, **kwargs: object) -> object:
+    """``x.to(...)``: the device and float32 or float64 are not part of a network."""
+    for each in (*args, *kwargs.values()):
+        if isinstance(each, torch.dtype) and each not in (torch.float32, torch.float64):
+            raise ArchitectureError(
+                f"it makes {each} of numbers; the network runs in the precision it is given, and "
+                "tokens come as the input."
+            )
+    return unchanged(g, input)
+
+
+def unchanged(g: Translation, input: object, *ignored: object, **kwargs: object) -> object:
+    """``x.contiguous()``, ``x.clone()``, ``x.to(device)``, ``nn.Identity``."""
+    return input if isinstance(input, (Weight, Constant, Stacked)) else g.tensor(input)

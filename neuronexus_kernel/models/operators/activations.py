@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.errors import ArchitectureError
-from neuronexus_kernel.models.operators.arguments import Arguments, Choice, Real, Rule, Whole
-from neuronexus_kernel.models.operators.base import Moment, Operator, Run, Shape, same_shape
+from neuronexus_kernel.models.operators.arguments import (
+    FLOAT_LIMIT,
+    Arguments,
+    Choice,
+    Real,
+    Rule,
+    Whole,
+)
+from neuronexus_kernel.models.operators.base import Shape, check_dimension
+from neuronexus_kernel.models.operators.elementwise import EXPONENTIAL, elementwise
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_EXPONENTIAL = 4  # what one exponential or tanh is counted as, in floating-point operations
-
-
-def _elementwise(
-    name: str,
-    function: Callable[[Arguments], Callable[[Tensor], Tensor]],
-    *,
-    cost: int,
-    arguments: Mapping[str, Rule] | None = None,
-    shape: Callable[[Sequence[Shape], Arguments], Shape] = same_shape,
-) -> Operator:
-    """Return an operator that applies a function of one tensor and keeps its shape.
-
-    `function` gets the arguments and returns the torch function; it is called only when a
-    module is built.
-    """
-
-    def prepare(arguments: Arguments, position: int) -> Run:
-        bend = function(arguments)
-
-        def run(
-            inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
-        ) -> Tensor:
-            return bend(inputs[0])
-
-        return run
-
-    def flops(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
-        return cost * math.prod(output)
-
-    return Operator(name=name, arguments=arguments or {}, shape=shape, flops=flops, prepare=prepare)
 
 
 def _relu(arguments: Arguments) -> Callable[[Tensor], Tensor]:
@@ -91,6 +66,31 @@ def _gelu(arguments: Arguments) -> Callable[[Tensor], Tensor]:
     return lambda x: functional.gelu(x, approximate=approximate)
 
 
+def _softplus(arguments: Arguments) -> Callable[[Tensor], Tensor]:
+    from torch.nn import functional
+
+    return lambda x: functional.softplus(x)
+
+
+def _hardswish(arguments: Arguments) -> Callable[[Tensor], Tensor]:
+    from torch.nn import functional
+
+    return lambda x: functional.hardswish(x)
+
+
+def _mish(arguments: Arguments) -> Callable[[Tensor], Tensor]:
+    from torch.nn import functional
+
+    return lambda x: functional.mish(x)
+
+
+def _hardtanh(arguments: Arguments) -> Callable[[Tensor], Tensor]:
+    from torch.nn import functional
+
+    minimum, maximum = arguments.real("minimum"), arguments.real("maximum")
+    return lambda x: functional.hardtanh(x, minimum, maximum)
+
+
 def _softmax(arguments: Arguments) -> Callable[[Tensor], Tensor]:
     import torch
 
@@ -106,43 +106,57 @@ def _log_softmax(arguments: Arguments) -> Callable[[Tensor], Tensor]:
 
 
 def _along_a_dimension(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
-    dimension, rank = arguments.whole("dim"), len(inputs[0])
-    if -dimension > rank:
-        raise ArchitectureError(
-            f"'dim' is {dimension}, but its input {inputs[0]} has {rank} dimensions besides the "
-            f"batch; use a value from -{rank} to -1."
-        )
+    check_dimension(arguments.whole("dim"), inputs[0])
+    return inputs[0]
+
+
+def _between(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    if arguments.real("minimum") > arguments.real("maximum"):
+        raise ArchitectureError("its 'minimum' is above its 'maximum'.")
     return inputs[0]
 
 
 # Dimensions count from the end, so that -1 is the last one and the batch is out of reach.
 _DIMENSION: dict[str, Rule] = {"dim": Whole(-8, -1, default=-1)}
 
-RELU = _elementwise("relu", _relu, cost=1)
-LEAKY_RELU = _elementwise(
+RELU = elementwise("relu", _relu, cost=1)
+LEAKY_RELU = elementwise(
     "leaky_relu", _leaky_relu, cost=2, arguments={"negative_slope": Real(-1e6, 1e6, 0.01)}
 )
-GELU = _elementwise(
+GELU = elementwise(
     "gelu",
     _gelu,
-    cost=4 + _EXPONENTIAL,
+    cost=4 + EXPONENTIAL,
     arguments={"approximate": Choice(("none", "tanh"), "none")},
 )
-ELU = _elementwise("elu", _elu, cost=2 + _EXPONENTIAL, arguments={"alpha": Real(-1e6, 1e6, 1.0)})
-SILU = _elementwise("silu", _silu, cost=3 + _EXPONENTIAL)
-TANH = _elementwise("tanh", _tanh, cost=_EXPONENTIAL)
-SIGMOID = _elementwise("sigmoid", _sigmoid, cost=2 + _EXPONENTIAL)
-SOFTMAX = _elementwise(
+ELU = elementwise("elu", _elu, cost=2 + EXPONENTIAL, arguments={"alpha": Real(-1e6, 1e6, 1.0)})
+SILU = elementwise("silu", _silu, cost=3 + EXPONENTIAL)
+TANH = elementwise("tanh", _tanh, cost=EXPONENTIAL)
+SIGMOID = elementwise("sigmoid", _sigmoid, cost=2 + EXPONENTIAL)
+SOFTMAX = elementwise(
     "softmax",
     _softmax,
-    cost=3 + _EXPONENTIAL,
+    cost=3 + EXPONENTIAL,
     arguments=_DIMENSION,
     shape=_along_a_dimension,
 )
-LOG_SOFTMAX = _elementwise(
+LOG_SOFTMAX = elementwise(
     "log_softmax",
     _log_softmax,
-    cost=4 + _EXPONENTIAL,
+    cost=4 + EXPONENTIAL,
     arguments=_DIMENSION,
     shape=_along_a_dimension,
 )
+SOFTPLUS = elementwise("softplus", _softplus, cost=2 + 2 * EXPONENTIAL)
+HARDSWISH = elementwise("hardswish", _hardswish, cost=5)
+HARDTANH = elementwise(
+    "hardtanh",
+    _hardtanh,
+    cost=2,
+    arguments={
+        "minimum": Real(-FLOAT_LIMIT, FLOAT_LIMIT, -1.0),
+        "maximum": Real(-FLOAT_LIMIT, FLOAT_LIMIT, 1.0),
+    },
+    shape=_between,
+)
+MISH = elementwise("mish", _mish, cost=3 + 3 * EXPONENTIAL)

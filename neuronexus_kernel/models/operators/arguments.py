@@ -12,11 +12,17 @@ from typing import Protocol, TypeAlias
 
 from neuronexus_kernel.errors import ArchitectureError
 
-Value: TypeAlias = bool | int | float | str | tuple[int, ...]
+Value: TypeAlias = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
 
 SIZE_LIMIT = 2**31 - 1
 WINDOW_LIMIT = 1024
 """Largest side, step or margin of a sliding window."""
+RANK_LIMIT = 6
+"""Most dimensions that one example of a tensor may have."""
+REALS_LIMIT = 65_536
+"""Most numbers that one list of numbers may hold."""
+FLOAT_LIMIT = float.fromhex("0x1.fffffep+127")
+"""Largest finite float32."""
 
 
 def show(value: object) -> str:
@@ -50,6 +56,20 @@ def whole(name: str, value: object, minimum: int, maximum: int) -> int:
     return int(value)
 
 
+def real(name: str, value: object, minimum: float, maximum: float) -> float:
+    """Return `value` as a float if it is a finite number (no bool) within bounds."""
+    if (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not minimum <= value <= maximum
+        or not math.isfinite(value)
+    ):
+        raise ArchitectureError(
+            f"'{name}' must be a number from {minimum} to {maximum}, not {show(value)}."
+        )
+    return float(value) + 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
     """A whole number from `minimum` to `maximum`."""
@@ -73,17 +93,7 @@ class Real:
 
     def parse(self, name: str, value: object) -> float:
         """Return the number as a float; minus zero becomes zero."""
-        if (
-            not isinstance(value, (int, float))
-            or isinstance(value, bool)
-            or not self.minimum <= value <= self.maximum
-            or not math.isfinite(value)
-        ):
-            raise ArchitectureError(
-                f"'{name}' must be a number from {self.minimum} to {self.maximum}, "
-                f"not {show(value)}."
-            )
-        return float(value) + 0.0
+        return real(name, value, self.minimum, self.maximum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,39 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Reals:
+    """A list of one to `most` finite numbers from `minimum` to `maximum`."""
+
+    minimum: float = -FLOAT_LIMIT
+    maximum: float = FLOAT_LIMIT
+    most: int = REALS_LIMIT
+    default: tuple[float, ...] | None = None
+
+    def parse(self, name: str, value: object) -> tuple[float, ...]:
+        """Return the numbers as a tuple of floats; minus zero becomes zero."""
+        if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= self.most:
+            count = f" ({len(value)})" if isinstance(value, (list, tuple)) else ""
+            raise ArchitectureError(
+                f"'{name}' must be a list of 1 to {self.most:,} numbers, not {show(value)}{count}."
+            )
+        return tuple(real(name, item, self.minimum, self.maximum) for item in value)
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """A list of different dimensions, counted from the end: -1 is the last one."""
+
+    default: tuple[int, ...] | None = None
+
+    def parse(self, name: str, value: object) -> tuple[int, ...]:
+        """Return the dimensions in ascending order, so that one set has one form."""
+        found = Sizes(1, RANK_LIMIT, minimum=-RANK_LIMIT, maximum=-1).parse(name, value)
+        if len(set(found)) < len(found):
+            raise ArchitectureError(f"'{name}' names a dimension twice: {found}.")
+        return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
 class Arguments:
     """The checked arguments of one node, sorted by name, with typed access."""
 
@@ -179,8 +222,19 @@ class Arguments:
         """Return a tuple of whole numbers."""
         value = self._get(name)
         if isinstance(value, tuple):
-            return value
+            numbers = tuple(item for item in value if isinstance(item, int))
+            if len(numbers) == len(value):
+                return numbers
         raise ArchitectureError(f"argument '{name}' is no list of whole numbers.")
+
+    def reals(self, name: str) -> tuple[float, ...]:
+        """Return a tuple of floats."""
+        value = self._get(name)
+        if isinstance(value, tuple):
+            numbers = tuple(item for item in value if isinstance(item, float))
+            if len(numbers) == len(value):
+                return numbers
+        raise ArchitectureError(f"argument '{name}' is no list of numbers.")
 
     def pair(self, name: str) -> tuple[int, int]:
         """Return two whole numbers (height, width)."""

@@ -17,6 +17,7 @@ from neuronexus_kernel.errors import ArchitectureError
 from neuronexus_kernel.models.operators.arguments import Arguments, Rule, show
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Shape: TypeAlias = tuple[int, ...]
@@ -55,6 +56,10 @@ class Moment:
     statistics
         Where a node leaves the new values of its running statistics in training, under
         (its position in the graph, the parameter's short name); None in evaluation.
+    dtype
+        Type of the numbers that a node makes of nothing; None for torch's default.
+    device
+        Where it makes them; None for torch's default.
     """
 
     training: bool
@@ -62,18 +67,28 @@ class Moment:
     batch: int
     rows: Tensor | None = None
     statistics: dict[tuple[int, str], Tensor] | None = None
+    dtype: torch.dtype | None = None
+    device: torch.device | None = None
 
 
 Run: TypeAlias = "Callable[[Sequence[Tensor], Mapping[str, Tensor | None], Moment], Tensor]"
 """Runs a node: (its inputs, its parameters by short name, the moment) -> its output."""
+
+Count: TypeAlias = Callable[[Sequence[Shape], Shape, Arguments], int]
+"""Counts something for one example: (shapes of the inputs, shape of the output, arguments)."""
 
 
 def _no_parameters(inputs: Sequence[Shape], arguments: Arguments) -> dict[str, Parameter]:
     return {}
 
 
-def _one_per_output(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
+def one_per_output(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
+    """Return the count of operators that work once on each element of their output."""
     return math.prod(output)
+
+
+def _no_workspace(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
+    return 0
 
 
 def _only_its_own(given: Shape, arguments: Arguments) -> bool:
@@ -102,6 +117,11 @@ class Operator:
     flops
         (shapes of the inputs, shape of the output, arguments) -> floating-point operations of
         one example's forward pass; a multiplication and an addition count as two.
+    activations
+        (the same) -> numbers that one example's pass leaves in memory for the gradient, its
+        output included.
+    workspace
+        (the same) -> further numbers that it holds only while it runs.
     reads
         (another shape with as many elements, arguments) -> whether, placed at the graph's
         input, it takes that shape too and means the same by it.
@@ -109,6 +129,9 @@ class Operator:
         Whether its inputs are whole numbers that name something: ``"no"`` takes numbers to
         compute with, ``"yes"`` takes tokens and gives numbers, ``"keep"`` takes either and gives
         the same, ``"gives"`` makes tokens of nothing.
+    vocabulary
+        (arguments) -> how many tokens it knows, counted from 0, if it takes them, or may give;
+        None if it does neither.
     """
 
     name: str
@@ -117,9 +140,12 @@ class Operator:
     arity: int = 1
     arguments: Mapping[str, Rule] = field(default_factory=dict)
     parameters: Callable[[Sequence[Shape], Arguments], dict[str, Parameter]] = _no_parameters
-    flops: Callable[[Sequence[Shape], Shape, Arguments], int] = _one_per_output
+    flops: Count = one_per_output
+    activations: Count = one_per_output
+    workspace: Count = _no_workspace
     reads: Callable[[Shape, Arguments], bool] = _only_its_own
     tokens: Literal["no", "yes", "keep", "gives"] = "no"
+    vocabulary: Callable[[Arguments], int] | None = None
 
     def parse(self, given: Mapping[str, object]) -> Arguments:
         """Check arguments against the schema and fill in defaults.
@@ -149,6 +175,27 @@ def same_shape(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
     return inputs[0]
 
 
+def free(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
+    """Return the count of operators that compute nothing."""
+    return 0
+
+
+def check_dimension(dimension: int, shape: Shape) -> None:
+    """Check that a dimension, counted from the end, is one of the example's.
+
+    Raises
+    ------
+    ArchitectureError
+        If the shape has fewer.
+    """
+    rank = len(shape)
+    if -dimension > rank:
+        raise ArchitectureError(
+            f"its dimension {dimension} is out of reach: its input {shape} has {rank} dimensions "
+            f"besides the batch; use a value from -{rank} to -1."
+        )
+
+
 def image(shape: Shape) -> tuple[int, int, int]:
     """Return (channels, height, width).
 
@@ -161,5 +208,21 @@ def image(shape: Shape) -> tuple[int, int, int]:
         raise ArchitectureError(
             f"it needs an image (channels, height, width), but its input is {shape}; "
             "put a reshape before it, such as x.reshape(-1, 1, 28, 28)."
+        )
+    return shape
+
+
+def series(shape: Shape) -> tuple[int, int]:
+    """Return (channels, length).
+
+    Raises
+    ------
+    ArchitectureError
+        If the shape has another number of dimensions.
+    """
+    if len(shape) != 2:
+        raise ArchitectureError(
+            f"it needs a series (channels, length), but its input is {shape}; put a reshape "
+            "before it."
         )
     return shape

@@ -1,21 +1,30 @@
-"""Operators that change the shape, and those that join two tensors element by element."""
+"""Operators that compute nothing: they reshape, reorder, cut out or repeat what there is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.errors import ArchitectureError
-from neuronexus_kernel.models.operators.arguments import Arguments, Sizes
-from neuronexus_kernel.models.operators.base import Moment, Operator, Run, Shape
+from neuronexus_kernel.models.operators.arguments import (
+    RANK_LIMIT,
+    WINDOW_LIMIT,
+    Arguments,
+    Sizes,
+    Whole,
+)
+from neuronexus_kernel.models.operators.base import (
+    Moment,
+    Operator,
+    Run,
+    Shape,
+    check_dimension,
+    free,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def _free(inputs: Sequence[Shape], output: Shape, arguments: Arguments) -> int:
-    return 0
 
 
 def _flat(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
@@ -68,41 +77,156 @@ def _prepare_reshape(arguments: Arguments, position: int) -> Run:
     return run
 
 
-def _joined(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
-    left, right = inputs
-    fits = len(left) == len(right) and all(
-        a == b or 1 in (a, b) for a, b in zip(left, right, strict=True)
-    )
-    if not fits:
+def _permuted(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    order, given = arguments.sizes("order"), inputs[0]
+    if sorted(order) != list(range(len(given))):
         raise ArchitectureError(
-            f"its inputs {left} and {right} do not fit together: both need as many dimensions, "
-            "each equal or one of them 1."
+            f"'order' is {order}, but its input {given} has {len(given)} dimensions besides the "
+            f"batch: name each of 0 to {len(given) - 1} once."
         )
-    return tuple(b if a == 1 else a for a, b in zip(left, right, strict=True))
+    return tuple(given[axis] for axis in order)
 
 
-def _join(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Arguments, int], Run]:
-    def prepare(arguments: Arguments, position: int) -> Run:
-        def run(
-            inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
-        ) -> Tensor:
-            return function(inputs[0], inputs[1])
+def _prepare_permute(arguments: Arguments, position: int) -> Run:
+    order = tuple(axis + 1 for axis in arguments.sizes("order"))
 
-        return run
+    def run(
+        inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
+    ) -> Tensor:
+        return inputs[0].permute(0, *order)
 
-    return prepare
+    return run
+
+
+def _along(x: Tensor, dimension: int, place: int | slice) -> Tensor:
+    """Return ``x[..., place, :, :]`` with `place` at a dimension counted from the end."""
+    return x[(..., place, *[slice(None)] * (-dimension - 1))]
+
+
+def _sliced(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    given, dimension = inputs[0], arguments.whole("dim")
+    check_dimension(dimension, given)
+    start, length, step = (arguments.whole(name) for name in ("start", "length", "step"))
+    last = start + (length - 1) * step
+    if last >= given[dimension]:
+        raise ArchitectureError(
+            f"it takes elements {start} to {last} of dimension {dimension}, but its input {given} "
+            f"has {given[dimension]} there."
+        )
+    place = len(given) + dimension
+    return (*given[:place], length, *given[place + 1 :])
+
+
+def _prepare_slice(arguments: Arguments, position: int) -> Run:
+    dimension, start = arguments.whole("dim"), arguments.whole("start")
+    length, step = arguments.whole("length"), arguments.whole("step")
+    place = slice(start, start + (length - 1) * step + 1, step)
+
+    def run(
+        inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
+    ) -> Tensor:
+        return _along(inputs[0], dimension, place)
+
+    return run
+
+
+def _selected(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    given, dimension = inputs[0], arguments.whole("dim")
+    check_dimension(dimension, given)
+    index = arguments.whole("index")
+    if index >= given[dimension]:
+        raise ArchitectureError(
+            f"it takes element {index} of dimension {dimension}, but its input {given} has "
+            f"{given[dimension]} there."
+        )
+    place = len(given) + dimension
+    return (*given[:place], *given[place + 1 :])
+
+
+def _prepare_select(arguments: Arguments, position: int) -> Run:
+    dimension, index = arguments.whole("dim"), arguments.whole("index")
+
+    def run(
+        inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
+    ) -> Tensor:
+        return _along(inputs[0], dimension, index)
+
+    return run
+
+
+def _upsampled(inputs: Sequence[Shape], arguments: Arguments) -> Shape:
+    given, scale = inputs[0], arguments.sizes("scale")
+    if len(given) != len(scale) + 1:
+        raise ArchitectureError(
+            f"'scale' holds {len(scale)} factor(s), but its input {given} has "
+            f"{len(given) - 1} dimensions besides the batch and the channels."
+        )
+    return (given[0], *(size * factor for size, factor in zip(given[1:], scale, strict=True)))
+
+
+def _prepare_upsample(arguments: Arguments, position: int) -> Run:
+    from torch.nn.functional import interpolate
+
+    factors = [float(factor) for factor in arguments.sizes("scale")]
+
+    def run(
+        inputs: Sequence[Tensor], parameters: Mapping[str, Tensor | None], moment: Moment
+    ) -> Tensor:
+        return interpolate(inputs[0], scale_factor=factors, mode="nearest")
+
+    return run
 
 
 FLATTEN = Operator(
-    name="flatten", shape=_flat, flops=_free, reads=_reads_any, prepare=_prepare_flatten
+    name="flatten",
+    shape=_flat,
+    flops=free,
+    reads=_reads_any,
+    tokens="keep",
+    prepare=_prepare_flatten,
 )
 RESHAPE = Operator(
     name="reshape",
-    arguments={"sizes": Sizes(1, 6)},
+    arguments={"sizes": Sizes(1, RANK_LIMIT)},
     shape=_reshaped,
-    flops=_free,
+    flops=free,
     reads=_reads_flat_or_squeezed,
+    tokens="keep",
     prepare=_prepare_reshape,
 )
-ADD = Operator(name="add", arity=2, shape=_joined, prepare=_join(lambda a, b: a + b))
-MULTIPLY = Operator(name="multiply", arity=2, shape=_joined, prepare=_join(lambda a, b: a * b))
+PERMUTE = Operator(
+    name="permute",
+    arguments={"order": Sizes(1, RANK_LIMIT, minimum=0, maximum=RANK_LIMIT - 1)},
+    shape=_permuted,
+    flops=free,
+    tokens="keep",
+    prepare=_prepare_permute,
+)
+SLICE = Operator(
+    name="slice",
+    arguments={
+        "dim": Whole(-RANK_LIMIT, -1),
+        "start": Whole(0, default=0),
+        "length": Whole(),
+        "step": Whole(default=1),
+    },
+    shape=_sliced,
+    flops=free,
+    tokens="keep",
+    prepare=_prepare_slice,
+)
+SELECT = Operator(
+    name="select",
+    arguments={"dim": Whole(-RANK_LIMIT, -1), "index": Whole(0)},
+    shape=_selected,
+    flops=free,
+    tokens="keep",
+    prepare=_prepare_select,
+)
+UPSAMPLE_NEAREST = Operator(
+    name="upsample_nearest",
+    arguments={"scale": Sizes(1, 3, maximum=WINDOW_LIMIT)},
+    shape=_upsampled,
+    flops=free,
+    prepare=_prepare_upsample,
+)
