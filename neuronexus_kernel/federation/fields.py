@@ -8,12 +8,16 @@ A check takes the field's name and the value given and returns the value in its 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
+
+import numpy as np
 
 from neuronexus_kernel.errors import RecipeError
 
 Check: TypeAlias = Callable[[str, object], "float | int | str"]
+Value: TypeAlias = float | int | str
 
 
 def number(
@@ -69,11 +73,90 @@ def choice(*names: str) -> Check:
 
     def check(name: str, value: object) -> str:
         if not isinstance(value, str) or value not in names:
-            allowed = " or ".join(repr(each) for each in names)
+            *first, last = (repr(each) for each in names)
+            allowed = f"{', '.join(first)} or {last}" if first else last
             raise RecipeError(f"{name} must be {allowed}, not {_shown(value)}.")
         return value
 
     return check
+
+
+def flag() -> Check:
+    """Return a check for True or False."""
+
+    def check(name: str, value: object) -> bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise RecipeError(f"{name} must be True or False, not {_shown(value)}.")
+        return bool(value)
+
+    return check
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One parameter of a named technique.
+
+    Attributes
+    ----------
+    check
+        What its value must be.
+    default
+        Its value when it is left out; None if it must be given.
+    optional
+        Whether it may be left out without a value of its own being written down.
+    """
+
+    check: Check
+    default: Value | None = None
+    optional: bool = False
+
+
+def settings_of(
+    field: str, owner: str, given: object, known: Mapping[str, Setting]
+) -> dict[str, Value]:
+    """Check the parameters of a named technique.
+
+    Parameters
+    ----------
+    field
+        The recipe's field that holds them, for messages.
+    owner
+        The technique, for messages.
+    given
+        A mapping from names to values.
+    known
+        Those that there are.
+
+    Returns
+    -------
+    dict
+        The values in their normal form, sorted by name, defaults filled in.
+
+    Raises
+    ------
+    RecipeError
+        If a parameter is unknown, missing or out of range.
+    """
+    if not isinstance(given, Mapping):
+        raise RecipeError(f"{field} must map names to values, not be a {type(given).__name__}.")
+    for name in given:
+        if name not in known:
+            raise RecipeError(
+                f"{field}: {owner} has no parameter {_shown(name)}; it has {_listed(known)}."
+            )
+    checked: dict[str, Value] = {}
+    for name, setting in sorted(known.items()):
+        if name in given:
+            checked[name] = setting.check(f"{field}[{name!r}]", given[name])
+        elif setting.default is not None:
+            checked[name] = setting.default
+        elif not setting.optional:
+            raise RecipeError(f"{field}: {owner} needs {name!r}; it has {_listed(known)}.")
+    return checked
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) if names else "none"
 
 
 def _is_real(value: object) -> bool:

@@ -12,6 +12,7 @@ SC 2011.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows: TypeAlias = NDArray[np.int64]
+
+_LOCAL = threading.local()
 
 
 def words(purpose: str, *address: int, count: int) -> NDArray[np.uint64]:
@@ -35,8 +38,30 @@ def words(purpose: str, *address: int, count: int) -> NDArray[np.uint64]:
     """
     name = "/".join((purpose, *map(str, address)))
     digest = hashlib.blake2b(name.encode(), digest_size=16, person=b"neuronexus-rng-1").digest()
-    key = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
-    return np.random.Philox(key=key).random_raw(count)
+    stream = _generator()
+    stream.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "counter": np.zeros(4, np.uint64),
+            "key": np.frombuffer(digest, dtype="<u8").astype(np.uint64),
+        },
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return stream.random_raw(count)
+
+
+def _generator() -> np.random.Philox:
+    """Return this thread's generator, whose whole state is for the caller to set.
+
+    A new one would ask the system for a seed that nobody needs, and takes ten times as long.
+    """
+    if not hasattr(_LOCAL, "generator"):
+        _LOCAL.generator = np.random.Philox(key=0)
+    found: np.random.Philox = _LOCAL.generator
+    return found
 
 
 def permutation(purpose: str, *address: int, count: int) -> Rows:
@@ -49,19 +74,27 @@ def choose(size: int, count: int, *, seed: int, round: int) -> tuple[int, ...]:
     return tuple(sorted(permutation("cohort", seed, round, count=count)[:size].tolist()))
 
 
-def batch_rows(
-    examples: int, batch_size: int, epochs: int, *, seed: int, round: int, partition_id: int
-) -> Iterator[Rows]:
-    """Yield the rows of each batch that a client trains on in one round.
+def order_of(examples: int, turn: int, *, seed: int, round: int, partition_id: int) -> Rows:
+    """Return the order in which a client takes its rows in one of its passes through them."""
+    return permutation("order", seed, round, partition_id, turn, count=examples)
 
-    Every epoch is a fresh order of all rows; the last batch of an epoch may be smaller.
+
+def batch_rows(
+    examples: int, batch_size: int, steps: int, *, seed: int, round: int, partition_id: int
+) -> Iterator[Rows]:
+    """Yield the rows of each of the batches that a client trains on in one round.
+
+    Every pass through the data is a fresh order of all rows; the last batch of a pass may be
+    smaller, and the last pass may end early.
     """
-    for epoch in range(epochs):
-        order = permutation("order", seed, round, partition_id, epoch, count=examples)
-        for start in range(0, examples, batch_size):
-            yield order[start : start + batch_size]
+    per_pass = -(-examples // batch_size)
+    for step in range(steps):
+        turn, place = divmod(step, per_pass)
+        if place == 0:
+            order = order_of(examples, turn, seed=seed, round=round, partition_id=partition_id)
+        yield order[place * batch_size : (place + 1) * batch_size]
 
 
 def noise_keys(steps: int, *, seed: int, round: int, partition_id: int) -> NDArray[np.int64]:
-    """Return one key for each training step of a client: the source of its dropout masks."""
+    """Return one key for each training step of a client: of its dropout and augmentation."""
     return words("noise", seed, round, partition_id, count=steps).view(np.int64)

@@ -1,8 +1,8 @@
 """The seam between federated learning and arithmetic: a cohort goes in, updates come out.
 
 An executor knows nothing of servers, strategies or messages.  Whatever chance it needs it takes
-from `federation.randomness` by address, so that every executor sees the same batches and the same
-dropout masks, and results differ by rounding only.
+from `federation.randomness` by address, so that every executor sees the same batches, changed in
+the same way, and the same dropout masks, and results differ by rounding only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Cohort:
     recipe
         How to train.
     weights
-        The model that all of them start from, by parameter name.
+        The model that all of them start from: every tensor of its state, by full name.
     clients
         Who trains.
     seed, round
@@ -64,7 +64,7 @@ class Cohort:
 
     Notes
     -----
-    One step of a client is, in this order: the gradient of the batch's mean loss; plus
+    One step of a client is, in this order: the gradient of the augmented batch's mean loss; plus
     ``proximal_mu * (w - weights)``; scaled down to the recipe's norm (all trainable tensors
     together) if it clips; plus the client's correction; then the optimiser with its weight decay
     and the round's learning rate.  Running statistics are renewed by the model, not by this.
@@ -83,24 +83,45 @@ class Cohort:
         """Return what a client starts from, by full name: not copies."""
         return {**self.weights, **self.own.get(client.partition_id, {})}
 
+    @property
+    def learning_rate(self) -> float:
+        """The rate of this round."""
+        return self.recipe.learning_rate_at(self.round)
+
     def steps(self, client: Client) -> int:
         """Return how many optimiser steps a client takes in this round."""
         batches = -(-len(client.dataset.labels) // self.recipe.batch_size)
-        return batches * self.recipe.local_epochs
+        return self.recipe.local_steps or batches * self.recipe.local_epochs
+
+    def seen(self, client: Client) -> int:
+        """Return how many examples a client's steps see, repetitions counted."""
+        examples, size = len(client.dataset.labels), self.recipe.batch_size
+        passes, left = divmod(self.steps(client), -(-examples // size))
+        return passes * examples + left * size
 
     def batches(self, client: Client) -> Iterator[randomness.Rows]:
         """Yield the rows of each of a client's batches, in order."""
         return randomness.batch_rows(
             len(client.dataset.labels),
             self.recipe.batch_size,
-            self.recipe.local_epochs,
+            self.steps(client),
+            seed=self.seed,
+            round=self.round,
+            partition_id=client.partition_id,
+        )
+
+    def order_of(self, client: Client, turn: int) -> randomness.Rows:
+        """Return the order of a client's rows in one of its passes through them, from 0."""
+        return randomness.order_of(
+            len(client.dataset.labels),
+            turn,
             seed=self.seed,
             round=self.round,
             partition_id=client.partition_id,
         )
 
     def noise_keys(self, client: Client) -> np.ndarray:
-        """Return the key of each of a client's steps, for dropout: int64 of shape (steps,)."""
+        """Return the key of each of a client's steps, for all its noise: int64 (steps,)."""
         return randomness.noise_keys(
             self.steps(client),
             seed=self.seed,
@@ -118,7 +139,8 @@ class ClientUpdate:
     partition_id
         Whose it is.
     weights
-        The client's model after training, by parameter name; the arrays belong to the receiver.
+        The client's model after training: every tensor of its state, running statistics too, by
+        full name.  The arrays belong to the receiver.
     num_examples
         Size of its data: its weight in an average.
     loss

@@ -15,17 +15,19 @@ over memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
+from torch.func import vmap
 
 from neuronexus_kernel.federation.executors.base import Client, ClientUpdate, Cohort
 from neuronexus_kernel.federation.executors.batches import Batch, Batches, longest_first
-from neuronexus_kernel.federation.executors.losses import LOSSES
+from neuronexus_kernel.federation.executors.losses import training_loss
 from neuronexus_kernel.federation.executors.modules import blank_module, torch_dtype
-from neuronexus_kernel.federation.executors.optimisers import Stack, stacked_optimiser
+from neuronexus_kernel.federation.executors.optimisers import Stack, clipped, stacked_optimiser
+from neuronexus_kernel.models.interpreter import Interpreter
 
 
 class VectorizedExecutor:
@@ -37,25 +39,28 @@ class VectorizedExecutor:
         Clients trained together: a matter of memory and cache.
     dtype
         ``"float32"`` or ``"float64"``.
+    device
+        Where torch computes.
     """
 
     name = "vectorized"
 
-    def __init__(self, *, chunk: int, dtype: str = "float32") -> None:
+    def __init__(
+        self, *, chunk: int, dtype: str = "float32", device: torch.device | str = "cpu"
+    ) -> None:
         self._chunk = chunk
         self._dtype = torch_dtype(dtype)
+        self._device = torch.device(device)
 
     def train(self, cohort: Cohort) -> list[ClientUpdate]:
         """Train the cohort chunk by chunk, those with most steps first."""
         model = blank_module(cohort.recipe.architecture, self._dtype)
-        model.train()
-        model.keyed = True
         order = longest_first(cohort)
         updates: dict[int, ClientUpdate] = {}
         for first in range(0, len(order), self._chunk):
             chosen = order[first : first + self._chunk]
             clients = [cohort.clients[place] for place in chosen]
-            trained = _Chunk(model, cohort, clients, self._dtype).train()
+            trained = _Chunk(model, cohort, clients, self._dtype, self._device).train()
             updates.update(zip(chosen, trained, strict=True))
         return [updates[place] for place in range(len(order))]
 
@@ -64,21 +69,31 @@ class _Chunk:
     """Clients that train together, sorted by falling number of steps."""
 
     def __init__(
-        self, model: nn.Module, cohort: Cohort, clients: Sequence[Client], dtype: torch.dtype
+        self,
+        model: Interpreter,
+        cohort: Cohort,
+        clients: Sequence[Client],
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
+        self._model = model
         self._cohort = cohort
         self._clients = clients
-        self._names = [name for name, _ in model.named_parameters()]
-        self._start = [torch.tensor(cohort.weights[name], dtype=dtype) for name in self._names]
-        count = len(clients)
-        self._stack: Stack = [_stacked(start, count) for start in self._start]
-        self._batches = Batches(cohort, clients, dtype)
-        self._forward = _batched(model, self._names)
-        self._optimiser = stacked_optimiser(cohort.recipe)
+        self._dtype = dtype
+        self._device = device
+        architecture = cohort.recipe.architecture
+        self._names = [name for name, spec in architecture.parameters.items() if spec.trainable]
+        self._stack: Stack = [_swapped(self._stacked(name)) for name in self._names]
+        self._statistics = {name: self._stacked(name) for name in architecture.statistics}
+        self._anchor = [self._tensor(cohort.weights[name]) for name in self._names]
+        self._corrections = self._stacked_corrections()
+        self._batches = Batches(cohort, clients, dtype, device=device)
+        self._optimiser = stacked_optimiser(cohort.recipe, cohort.learning_rate)
+        self._loss_of = training_loss(cohort.recipe)
 
     def train(self) -> list[ClientUpdate]:
         """Take all steps and return each client's update."""
-        totals = torch.zeros(len(self._clients), dtype=torch.float64)
+        totals = torch.zeros(len(self._clients), dtype=torch.float64, device=self._device)
         leaves = self._leaves(len(self._clients))
         for step, active in enumerate(self._batches.active):
             if active != len(leaves[0]):
@@ -88,9 +103,7 @@ class _Chunk:
             if step == 0 and self._adopt_layout(gradients):
                 leaves = self._leaves(active)
             with torch.no_grad():
-                if self._cohort.proximal_mu:
-                    self._pull(leaves, gradients)
-                self._optimiser.step(leaves, gradients)
+                self._optimiser.step(leaves, self._adjusted(leaves, gradients))
                 totals[:active] += losses * batch.sizes
         return self._updates(totals.tolist())
 
@@ -99,58 +112,106 @@ class _Chunk:
         return [tensor[:active].detach().requires_grad_() for tensor in self._stack]
 
     def _gradients(self, leaves: Stack, batch: Batch) -> tuple[Tensor, Stack]:
-        """Return each active client's mean loss (active,) and the stacked gradients."""
-        outputs = self._forward(leaves, batch.keys, batch.inputs)
-        each = LOSSES[self._cohort.recipe.loss](outputs.flatten(0, 1), batch.labels.flatten(0, 1))
+        """Return each active client's mean loss (active,) and the stacked gradients.
+
+        The clients' running statistics are renewed on the way.
+        """
+        outputs, statistics = self._forward(leaves, batch)
+        each = self._loss_of(outputs.flatten(0, 1), batch.labels.flatten(0, 1))
         losses = (each.view(batch.weights.shape) * batch.weights).sum(1)
-        return losses.detach(), list(torch.autograd.grad(losses.sum(), leaves))
+        gradients = torch.autograd.grad(
+            losses.sum(), leaves, allow_unused=True, materialize_grads=True
+        )
+        for name, value in statistics.items():
+            self._statistics[name][: len(value)] = value.detach()
+        return losses.detach(), list(gradients)
+
+    def _forward(self, leaves: Stack, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return outputs (active, batch, ...) and new running statistics by name."""
+
+        def one(
+            state: dict[str, Tensor], key: Tensor, inputs: Tensor, rows: Tensor | None = None
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            return self._model.compute(state, inputs, training=True, noise_key=key, rows=rows)
+
+        active = len(leaves[0])
+        state = dict(zip(self._names, leaves, strict=True))
+        state |= {name: value[:active] for name, value in self._statistics.items()}
+        filling = () if batch.full else (batch.present,)
+        result: tuple[Tensor, dict[str, Tensor]]
+        result = vmap(one)(state, batch.keys, batch.inputs, *filling)
+        return result
 
     def _adopt_layout(self, gradients: Stack) -> bool:
         """Give the parameters the memory layout of their gradients; tell whether any changed."""
         changed = False
         for place, gradient in enumerate(gradients):
-            if gradient.stride() != self._stack[place].stride():
+            if gradient.stride() != self._stack[place].stride() and _is_dense(gradient):
                 self._stack[place] = torch.empty_like(gradient).copy_(self._stack[place])
                 changed = True
         return changed
 
-    def _pull(self, leaves: Stack, gradients: Stack) -> None:
-        """Add the gradient of FedProx's term, ``mu * (w - start)``."""
-        for place, (leaf, start) in enumerate(zip(leaves, self._start, strict=True)):
-            gradients[place] = gradients[place] + self._cohort.proximal_mu * (leaf - start)
+    def _adjusted(self, leaves: Stack, gradients: Stack) -> Stack:
+        """Return gradients pulled, clipped and corrected, in the order that `Cohort` fixes."""
+        recipe, mu = self._cohort.recipe, self._cohort.proximal_mu
+        if mu:
+            gradients = [
+                gradient + mu * (leaf - anchor)
+                for gradient, leaf, anchor in zip(gradients, leaves, self._anchor, strict=True)
+            ]
+        if recipe.gradient_clip:
+            gradients = clipped(gradients, recipe.gradient_clip)
+        if self._corrections is not None:
+            active = len(leaves[0])
+            corrections = [correction[:active] for correction in self._corrections]
+            gradients = list(torch._foreach_add(gradients, corrections))
+        return gradients
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.tensor(array, dtype=self._dtype, device=self._device)
+
+    def _stacked(self, name: str) -> Tensor:
+        """Return what each client starts from: (clients, \\*shape)."""
+        own = [self._cohort.own.get(client.partition_id, {}) for client in self._clients]
+        shared = self._tensor(self._cohort.weights[name])
+        stack = shared.expand(len(own), *shared.shape).clone(memory_format=torch.contiguous_format)
+        for place, tensors in enumerate(own):
+            if name in tensors:
+                stack[place] = self._tensor(tensors[name])
+        return stack
+
+    def _stacked_corrections(self) -> Stack | None:
+        """Return each client's corrections (clients, \\*shape), or None if nobody has any."""
+        given = [self._cohort.corrections.get(each.partition_id, {}) for each in self._clients]
+        if not any(given):
+            return None
+        stack = [torch.zeros_like(tensor) for tensor in self._stack]
+        for place, corrections in enumerate(given):
+            for target, name in zip(stack, self._names, strict=True):
+                if name in corrections:
+                    target[place] = self._tensor(corrections[name])
+        return stack
 
     def _updates(self, totals: list[float]) -> list[ClientUpdate]:
-        arrays = [tensor.numpy() for tensor in self._stack]
-        updates = []
-        for place, client in enumerate(self._clients):
-            examples = len(client.dataset.labels)
-            updates.append(
-                ClientUpdate(
-                    client.partition_id,
-                    {name: array[place] for name, array in zip(self._names, arrays, strict=True)},
-                    examples,
-                    totals[place] / (examples * self._cohort.recipe.local_epochs),
-                    self._cohort.steps(client),
-                )
+        stacks = {**dict(zip(self._names, self._stack, strict=True)), **self._statistics}
+        arrays = {name: stack.cpu().numpy() for name, stack in sorted(stacks.items())}
+        return [
+            ClientUpdate(
+                client.partition_id,
+                {name: array[place] for name, array in arrays.items()},
+                len(client.dataset),
+                totals[place] / self._cohort.seen(client),
+                self._cohort.steps(client),
             )
-        return updates
+            for place, client in enumerate(self._clients)
+        ]
 
 
-def _stacked(start: Tensor, count: int) -> Tensor:
-    """Return `count` copies of a parameter; matrices with their axes swapped in memory."""
-    if start.dim() != 2:
-        return start.expand(count, *start.shape).clone(memory_format=torch.contiguous_format)
-    swapped = start.t().expand(count, *start.t().shape)
-    return swapped.clone(memory_format=torch.contiguous_format).transpose(1, 2)
+def _swapped(stack: Tensor) -> Tensor:
+    """Return stacked matrices with their axes swapped in memory; other tensors as they are."""
+    return stack.transpose(1, 2).contiguous().transpose(1, 2) if stack.dim() == 3 else stack
 
 
-def _batched(model: nn.Module, names: list[str]) -> Callable[[Stack, Tensor, Tensor], Tensor]:
-    """Return a function that runs the model over stacked parameters, keys and inputs."""
-
-    def one(parameters: Stack, key: Tensor, inputs: Tensor) -> Tensor:
-        values = dict(zip(names, parameters, strict=True))
-        output: Tensor = functional_call(model, {**values, "noise_key": key}, (inputs,))
-        return output
-
-    batched: Callable[[Stack, Tensor, Tensor], Tensor] = vmap(one)
-    return batched
+def _is_dense(tensor: Tensor) -> bool:
+    """Tell whether a tensor fills its memory: an expanded one shares it between its elements."""
+    return 0 not in tensor.stride()
