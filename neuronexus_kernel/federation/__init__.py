@@ -8,29 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neuronexus_kernel.federation.recipe import FIELDS, HYPERPARAMETERS, Recipe
+from neuronexus_kernel.federation.recipe import FIELDS, HYPERPARAMETERS, TECHNIQUE, Recipe
 from neuronexus_kernel.federation.strategies import STRATEGIES
 
 if TYPE_CHECKING:
+    from neuronexus_kernel.federation.apps import AppRun, run
     from neuronexus_kernel.federation.evaluation import Evaluation, Evaluator, evaluate
     from neuronexus_kernel.federation.result import RoundReport, TrainingResult
-    from neuronexus_kernel.federation.run import train
+    from neuronexus_kernel.federation.training import train
     from neuronexus_kernel.federation.updates import RoundUpdates
 
 _HOMES = {
+    "AppRun": "apps",
     "Evaluation": "evaluation",
     "Evaluator": "evaluation",
     "RoundReport": "result",
     "RoundUpdates": "updates",
     "TrainingResult": "result",
     "evaluate": "evaluation",
-    "train": "run",
+    "run": "apps",
+    "train": "training",
 }
 
 __all__ = [
     "FIELDS",
     "HYPERPARAMETERS",
     "STRATEGIES",
+    "TECHNIQUE",
+    "AppRun",
     "Evaluation",
     "Evaluator",
     "Recipe",
@@ -38,6 +43,7 @@ __all__ = [
     "RoundUpdates",
     "TrainingResult",
     "evaluate",
+    "run",
     "train",
 ]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
@@ -19,6 +20,7 @@ from flwr.app import (
     Array,
     ArrayRecord,
     ConfigRecord,
+    Context,
     Error,
     Message,
     MessageType,
@@ -26,9 +28,11 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.app.exception import AppExitException
+from flwr.app.message.typeddict import TypedDict
+from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SType
-from flwr.serverapp import Grid, strategy
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp import Grid, ServerApp, strategy
+from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -37,7 +41,9 @@ __all__ = [
     "AppExitException",
     "Array",
     "ArrayRecord",
+    "ClientApp",
     "ConfigRecord",
+    "Context",
     "Error",
     "ErrorCode",
     "Grid",
@@ -45,11 +51,16 @@ __all__ = [
     "MessageType",
     "MetricRecord",
     "RecordDict",
+    "Result",
     "Run",
     "SType",
+    "ServerApp",
     "Strategy",
     "TaskIdentity",
+    "TypedDict",
+    "acting_as",
     "quiet",
+    "results",
     "strategy",
 ]
 
@@ -64,3 +75,36 @@ def quiet(level: int) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def acting_as(node: int) -> Iterator[None]:
+    """Let this process be a node, as a ClientApp's process is, then what it was before."""
+    before = TaskIdentity._node_id
+    TaskIdentity.node_id = node
+    try:
+        yield
+    finally:
+        TaskIdentity.node_id = before
+
+
+@contextmanager
+def results() -> Iterator[list[Result]]:
+    """Yield a list to which each strategy that ends within the block adds its result.
+
+    A ServerApp's main returns nothing, and most apps keep the result to themselves.
+    """
+    found: list[Result] = []
+    start: Callable[..., Result] = Strategy.start
+
+    @wraps(start)
+    def noting(self: Strategy, *args: object, **options: object) -> Result:
+        result = start(self, *args, **options)
+        found.append(result)
+        return result
+
+    Strategy.start = noting  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        Strategy.start = start  # type: ignore[method-assign]

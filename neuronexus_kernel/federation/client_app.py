@@ -1,24 +1,27 @@
 """The client's side: what nodes do with the messages of a strategy.
 
-A message holds the global weights and a config: the recipe and the architecture as bytes, the
-seed, the number type and the round.  A node's answer holds its weights and its numbers.  All
-messages that ask for the same are answered by one call of the executor, whether they are a whole
-cohort in this process or the single message that a SuperNode gets.
+A message holds the global weights and says how to train them; a node's answer holds its weights
+and its numbers.  All messages that ask for the same are answered by one call of the executor,
+whether they are a whole cohort in this process or the single message that a SuperNode gets.  A
+strategy that needs more of its clients than training names a rule (`strategies.client`), and what
+the rule keeps for the next round stays here, in `CohortApp.states`.
 
-A message is input from outside: what it holds is decoded strictly.  A client that cannot train,
-or whose training diverged, answers with an error, which costs its own update and not the run.
+A client that cannot train, or whose training diverged, answers with an error, which costs its own
+update and not the run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias
 
-from neuronexus_kernel.content import dagcbor
-from neuronexus_kernel.errors import InvalidInputError
+import numpy as np
+
 from neuronexus_kernel.federation._flower import (
-    ConfigRecord,
+    Array,
+    ArrayRecord,
     Error,
     ErrorCode,
     Message,
@@ -26,18 +29,24 @@ from neuronexus_kernel.federation._flower import (
     MetricRecord,
     RecordDict,
 )
-from neuronexus_kernel.federation.arrays import from_record, to_record
+from neuronexus_kernel.federation.arrays import (
+    LocalContent,
+    array_records,
+    from_record,
+    to_record,
+)
 from neuronexus_kernel.federation.evaluation import Evaluator
 from neuronexus_kernel.federation.executors.base import Client, ClientUpdate, Cohort, Executor
-from neuronexus_kernel.federation.recipe import Recipe
-from neuronexus_kernel.federation.weights import check_shapes, is_finite
-
-if TYPE_CHECKING:
-    from neuronexus_kernel.datasets import Dataset
-
-_T = TypeVar("_T")
+from neuronexus_kernel.federation.presum import presum
+from neuronexus_kernel.federation.reading import MessageReader
+from neuronexus_kernel.federation.strategies.client import ClientRule, Failures, Request, Trained
+from neuronexus_kernel.federation.strategies.replies import METRICS, answered
+from neuronexus_kernel.federation.weights import is_finite
 
 DIVERGED = "Training diverged: the weights are no longer finite. Lower the learning rate."
+
+STATE = "neuronexus."
+"""What the names of our records begin with, in a node's own record (``Context.state``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,8 @@ class Outcome:
     cohort
         Who was asked, and what they started from.
     updates
-        The updates that were sent back.
+        The updates that were sent back.  Tensors that stay with the client are shown as they
+        began.  Of updates that were summed, the weights are left out.
     failures
         Reason by partition id, for those that sent an error.
     """
@@ -73,6 +83,20 @@ class CohortApp:
         Trains them.
     observe
         Told of each training before its replies leave; it may copy from the arrays.
+    presum
+        Whether to train a chunk of clients at a time and answer with one weighted reply for the
+        chunk, so that memory does not grow with the cohort.  The first client that could train
+        answers, with the chunk's sums and means (see `presum.presum`); the others' replies say
+        that it did (`strategies.replies.answered`), and `checked.CheckedGrid` takes them out.
+        For strategies that only take means weighted by examples.
+    chunk
+        How many clients are summed.
+
+    Attributes
+    ----------
+    states
+        What each partition keeps between rounds: purpose, then arrays by name.  It may be read
+        and replaced between exchanges.
     """
 
     def __init__(
@@ -81,74 +105,160 @@ class CohortApp:
         executor: Executor,
         *,
         observe: Observer | None = None,
+        presum: bool = False,
+        chunk: int = 256,
     ) -> None:
+        self.states: dict[int, dict[str, dict[str, np.ndarray]]] = {}
         self._clients = clients
         self._executor = executor
         self._observe = observe
-        self._recipes: dict[tuple[bytes, bytes], Recipe] = {}
+        self._presum = presum
+        self._chunk = chunk
+        self._reader = MessageReader(clients)
+        self._proven = False
+        self._troubles: list[Exception] = []
 
     def __call__(self, messages: list[Message]) -> list[Message]:
-        """Answer messages, in any order."""
+        """Answer messages, in any order.
+
+        A client that fails answers with an error.  But if all clients of the exchange fail and
+        none has ever succeeded, the data of one client are not at fault, and the first failure is
+        raised; a single client among others is not taken for all of them.
+        """
+        self._troubles.clear()
         replies: list[Message] = []
         for group in _groups(messages):
             replies += self._answer(group)
+        alone = len(messages) == 1 and len(self._clients) > 1
+        if self._troubles and not self._proven and not alone:
+            raise self._troubles[0]
         return replies
+
+    def load_state(self, partition_id: int, record: RecordDict) -> None:
+        """Take over what `save_state` wrote; a record without it changes nothing.
+
+        Parameters
+        ----------
+        partition_id
+            Whose it is.
+        record
+            A node's own record, such as Flower's ``Context.state``.
+        """
+        state = {
+            name.removeprefix(STATE): dict(from_record(arrays))
+            for name, arrays in record.array_records.items()
+            if name.startswith(STATE)
+        }
+        if state:
+            self.states[partition_id] = state
+
+    def save_state(self, partition_id: int, record: RecordDict) -> None:
+        """Write what a partition keeps into a record that outlives this process.
+
+        Parameters
+        ----------
+        partition_id
+            Whose it is.
+        record
+            Gets one array record for each purpose; its other entries are left alone.
+        """
+        for purpose, arrays in self.states.get(partition_id, {}).items():
+            record[STATE + purpose] = ArrayRecord(
+                {name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()}
+            )
 
     def _answer(self, group: Sequence[Message]) -> list[Message]:
         """Answer messages that differ in their node only."""
-        cohort = self._cohort(group)
         kind = group[0].metadata.message_type
-        if kind == MessageType.TRAIN:
-            return self._train(cohort, group)
+        if kind not in (MessageType.TRAIN, MessageType.EVALUATE):
+            return [_failure(each, f"Messages of type {kind!r} are unknown.") for each in group]
+        rule, request, names = self._reader.read(group, self.states)
         if kind == MessageType.EVALUATE:
+            clients = request.cohort.clients
             return [
-                Message(_evaluated(cohort, client), reply_to=message)
-                for client, message in zip(cohort.clients, group, strict=True)
+                self._evaluate(rule, request, client, message)
+                for client, message in zip(clients, group, strict=True)
             ]
-        return [_failure(message, f"Messages of type {kind!r} are unknown.") for message in group]
-
-    def _train(self, cohort: Cohort, group: Sequence[Message]) -> list[Message]:
-        updates, failures = train_each(self._executor, cohort)
-        outcome = Outcome(cohort, tuple(updates), failures)
-        if self._observe is not None:
-            self._observe(outcome)
-        trained = {update.partition_id: update for update in updates}
+        size = self._chunk if self._presum else len(group)
         replies = []
-        for client, message in zip(cohort.clients, group, strict=True):
-            update = trained.get(client.partition_id)
-            if update is None:
-                replies.append(_failure(message, failures[client.partition_id]))
-            else:
-                replies.append(Message(_trained(cohort, update), reply_to=message))
+        for start in range(0, len(group), size):
+            clients = request.cohort.clients[start : start + size]
+            part = replace(request, cohort=replace(request.cohort, clients=clients))
+            replies += self._train(rule, part, names, group[start : start + size])
         return replies
 
-    def _cohort(self, group: Sequence[Message]) -> Cohort:
-        """Read what the messages of a group ask for."""
-        content = group[0].content
-        config = _only(content.config_records, "ConfigRecord")
-        weights = from_record(_only(content.array_records, "ArrayRecord"))
-        recipe = self._recipe(config)
-        check_shapes(recipe.architecture, weights)
-        return Cohort(
-            recipe=recipe,
-            weights=weights,
-            clients=tuple(self._clients[message.metadata.dst_node_id] for message in group),
-            seed=_entry(config, "seed", int),
-            round=_entry(config, "server-round", int),
-            proximal_mu=_entry(config, "proximal-mu", float) if "proximal-mu" in config else 0.0,
+    def _train(
+        self,
+        rule: ClientRule,
+        request: Request,
+        names: Sequence[str],
+        messages: Sequence[Message],
+    ) -> list[Message]:
+        """Train clients and return their replies; `names` are those of the tensors to send."""
+        cohort = request.cohort
+        trained, failures = rule.train(request, self.states, self._try)
+        done = {}
+        for each in trained:
+            place = each.update.partition_id
+            if all(is_finite(arrays) for arrays in each.extras.values()):
+                done[place] = each
+                if each.state:
+                    kept = {purpose: dict(arrays) for purpose, arrays in each.state.items()}
+                    self.states[place] = {**self.states.get(place, {}), **kept}
+            else:
+                failures[place] = DIVERGED
+        self._proven |= bool(done)
+        updates = tuple(each.update for each in done.values())
+        if self._presum:
+            updates = tuple(replace(update, weights={}) for update in updates)
+        if self._observe is not None:
+            self._observe(Outcome(cohort, updates, failures))
+        asked = {
+            client.partition_id: message
+            for client, message in zip(cohort.clients, messages, strict=True)
+        }
+        return [
+            *(_failure(asked[place], failures[place]) for place in asked if place in failures),
+            *self._replies(done, asked, names),
+        ]
+
+    def _replies(
+        self, done: Mapping[int, Trained], asked: Mapping[int, Message], names: Sequence[str]
+    ) -> list[Message]:
+        if not self._presum or len(done) < 2:
+            return [_reply(each, 1, asked[place], names) for place, each in done.items()]
+        first, *others = done
+        node = asked[first].metadata.dst_node_id
+        return [
+            _reply(presum(list(done.values())), len(done), asked[first], names),
+            *(answered(asked[place], node) for place in others),
+        ]
+
+    def _try(self, cohort: Cohort) -> tuple[list[ClientUpdate], Failures]:
+        """Train a cohort; what stops all of it is remembered, and told as each one's failure."""
+        try:
+            return train_each(self._executor, cohort)
+        except Exception as error:
+            self._troubles.append(error)
+            reason = f"{type(error).__name__}: {error}"
+            return [], {client.partition_id: reason for client in cohort.clients}
+
+    def _evaluate(
+        self, rule: ClientRule, request: Request, client: Client, message: Message
+    ) -> Message:
+        own = rule.own(request, self.states.get(client.partition_id, {}))
+        try:
+            evaluator = Evaluator(request.cohort.recipe.architecture, client.dataset)
+            result = evaluator.evaluate({**request.cohort.weights, **own})
+        except Exception as error:
+            return _failure(message, f"{type(error).__name__}: {error}")
+        metrics = MetricRecord(
+            {"num-examples": result.examples, "loss": result.loss, "accuracy": result.accuracy}
         )
-
-    def _recipe(self, config: ConfigRecord) -> Recipe:
-        key = (_entry(config, "architecture", bytes), _entry(config, "recipe", bytes))
-        if key not in self._recipes:
-            from neuronexus_kernel.models import Architecture
-
-            architecture = Architecture.decode(key[0])
-            self._recipes[key] = Recipe.from_dict(dagcbor.decode(key[1]), architecture)
-        return self._recipes[key]
+        return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
-def train_each(executor: Executor, cohort: Cohort) -> tuple[list[ClientUpdate], dict[int, str]]:
+def train_each(executor: Executor, cohort: Cohort) -> tuple[list[ClientUpdate], Failures]:
     """Train a cohort; return the updates, and the reasons of the clients that have none.
 
     When the cohort fails as a whole, its clients are tried one by one, so that one bad data set
@@ -169,7 +279,7 @@ def train_each(executor: Executor, cohort: Cohort) -> tuple[list[ClientUpdate], 
             raise whole
     finite = []
     for update in updates:
-        if is_finite(update.weights):
+        if is_finite(update.weights) and math.isfinite(update.loss):
             finite.append(update)
         else:
             failures[update.partition_id] = DIVERGED
@@ -186,44 +296,25 @@ def _groups(messages: Iterable[Message]) -> Iterator[list[Message]]:
     yield from groups.values()
 
 
-def _trained(cohort: Cohort, update: ClientUpdate) -> RecordDict:
-    """Return the content of a training reply; names are in the order they came in."""
-    weights = {name: update.weights[name] for name in cohort.weights}
-    metrics = MetricRecord({"num-examples": update.num_examples, "train_loss": update.loss})
-    return RecordDict({"arrays": to_record(weights), "metrics": metrics})
-
-
-def _evaluated(cohort: Cohort, client: Client) -> RecordDict:
-    dataset: Dataset = client.dataset
-    result = Evaluator(cohort.recipe.architecture, dataset).evaluate(cohort.weights)
-    return RecordDict(
+def _reply(trained: Trained, clients: int, message: Message, names: Sequence[str]) -> Message:
+    """Return a training reply: records and tensors are named, and in order, as they came."""
+    update = trained.update
+    content = LocalContent()
+    for name in array_records(message.content):
+        arrays = trained.extras.get(name)
+        if arrays is None:
+            arrays = {tensor: update.weights[tensor] for tensor in names}
+        content[name] = to_record(arrays)
+    content[METRICS] = MetricRecord(
         {
-            "metrics": MetricRecord(
-                {
-                    "num-examples": result.examples,
-                    "loss": result.loss,
-                    "accuracy": result.accuracy,
-                }
-            )
+            "num-examples": update.num_examples,
+            "train_loss": update.loss,
+            "steps": update.steps,
+            "clients": clients,
         }
     )
+    return Message(content, reply_to=message)
 
 
 def _failure(message: Message, reason: str) -> Message:
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
-
-
-def _only(records: Mapping[str, _T], kind: str) -> _T:
-    if len(records) != 1:
-        raise InvalidInputError(f"A message must hold one {kind}, not {len(records)}.")
-    return next(iter(records.values()))
-
-
-def _entry(config: ConfigRecord, name: str, kind: type[_T]) -> _T:
-    value = config.get(name)
-    if not isinstance(value, kind):
-        raise InvalidInputError(
-            f"The message's config holds no {kind.__name__} named {name!r}; start the strategy "
-            "with server_app.train_config(recipe, ...)."
-        )
-    return value

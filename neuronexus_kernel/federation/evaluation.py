@@ -1,21 +1,55 @@
-"""How good weights are on a data set: loss, accuracy, and which examples were right.
+"""How good weights are on a data set: loss, metric, and how well each example was answered.
 
-Per-example results are what valuation needs for its confidence bounds.  Weights may hold NaN or
-infinities, since a diverged training must be measurable: an example whose scores hold NaN counts
-as wrong, and the loss is then NaN.
+What is measured follows from the kind of the data set, not from the recipe, so that recipes with
+different losses can be compared.
+
+=================  =============  =========  ====================================================
+kind               loss           metric     score of an example
+=================  =============  =========  ====================================================
+classification     cross-entropy  accuracy   1 if its class has the largest output, else 0
+next-token         cross-entropy  accuracy   fraction of its places where the token has
+regression         squared error  r2         ``1 - |error|² / variance``, from -1 to 1
+=================  =============  =========  ====================================================
+
+The metric is the mean of the scores: valuation compares two models score by score, and bounds
+their difference.  The mean of ``1 - |error|² / variance``, with the labels' own variance on this
+data set and all of a label's numbers together, is the coefficient of determination (S. Wright,
+"Correlation and causation", Journal of Agricultural Research 20, 1921).  A single term has no
+lower bound, so one outlier could decide; here a term is at least -1, as bounded as a right or
+wrong answer (P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical
+Statistics 35, 1964, on bounding the influence of one observation).  It differs from the textbook's
+only if an example is missed by more than the square root of two standard deviations.
+
+Weights may hold NaN or infinities, since a diverged training must be measurable: an output of NaN
+is as wrong as can be, and the loss is then NaN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neuronexus_kernel.datasets.task import METRIC_OF
+from neuronexus_kernel.federation.weights import check_data, check_shapes
+
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from neuronexus_kernel.datasets import Dataset
     from neuronexus_kernel.models import Architecture
+
+LOSS_OF: Mapping[str, str] = {
+    "classification": "cross_entropy",
+    "next-token": "next_token",
+    "regression": "mse",
+}
+"""What a kind of data set is measured by: a name of `executors.losses.LOSSES`."""
+
+_OUTPUTS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,19 +59,28 @@ class Evaluation:
     Attributes
     ----------
     loss
-        Mean cross-entropy; NaN or infinite for weights that diverged.
+        Mean loss; NaN or infinite for weights that diverged.
     accuracy
-        Fraction of examples that were right.
-    correct
-        Which examples were right: bool, (examples,).
+        The metric, whichever it is: the mean of the scores.
+    scores
+        Score of each example: float64, (examples,), from 0 to 1, for r2 from -1.
     examples
         How many there were.
+    metric
+        What was measured: ``"accuracy"`` or ``"r2"``.
     """
 
     loss: float
     accuracy: float
-    correct: np.ndarray
+    scores: np.ndarray
     examples: int
+    metric: str = "accuracy"
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which examples were answered without a fault: bool, (examples,)."""
+        faultless: np.ndarray = self.scores == 1
+        return faultless
 
 
 class Evaluator:
@@ -50,7 +93,7 @@ class Evaluator:
     dataset
         Labelled examples; it may lack the model's last classes.
     batch
-        Examples computed at once.
+        Most examples computed at once; fewer if an output is large.
 
     Raises
     ------
@@ -61,32 +104,54 @@ class Evaluator:
     def __init__(self, architecture: Architecture, dataset: Dataset, *, batch: int = 4096) -> None:
         import torch
 
+        from neuronexus_kernel.federation.executors.losses import LOSSES
         from neuronexus_kernel.federation.executors.modules import blank_module
 
-        outputs = architecture.output_shape[0] if len(architecture.output_shape) == 1 else 0
-        architecture.check_task(dataset.input_shape, max(dataset.classes, outputs))
+        check_data(architecture, dataset)
         self._dataset = dataset
-        self._batch = batch
+        self._batch = max(1, min(batch, _OUTPUTS_AT_ONCE // math.prod(architecture.output_shape)))
         self._module = blank_module(architecture, torch.float32).eval()
+        self._loss = LOSSES[LOSS_OF[dataset.kind]]
+        self._variance = _variance(dataset) if dataset.kind == "regression" else 0.0
 
     def evaluate(self, weights: Mapping[str, np.ndarray]) -> Evaluation:
         """Return what these weights score."""
         import torch
-        from torch.nn.functional import cross_entropy
 
         self._module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
         inputs, labels = self._dataset.inputs, self._dataset.labels
-        correct = np.empty(len(labels), dtype=bool)
+        scores = np.empty(len(labels))
         total = 0.0
         with torch.no_grad():
             for start in range(0, len(labels), self._batch):
                 rows = slice(start, start + self._batch)
-                scores = self._module(torch.tensor(inputs[rows]))
+                outputs = self._module(torch.tensor(inputs[rows])).double()
                 truth = torch.tensor(labels[rows])
-                total += cross_entropy(scores.double(), truth, reduction="sum").item()
-                right = (scores.argmax(1) == truth) & ~scores.isnan().any(1)
-                correct[rows] = right.numpy()
-        return Evaluation(total / len(labels), float(correct.mean()), correct, len(labels))
+                truth = truth.double() if truth.is_floating_point() else truth
+                total += self._loss(outputs, truth).sum().item()
+                scores[rows] = self._scores(outputs, truth).numpy()
+        metric = METRIC_OF[self._dataset.kind]
+        return Evaluation(total / len(labels), float(scores.mean()), scores, len(labels), metric)
+
+    def _scores(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Return the score of each example: float64 (examples,)."""
+        if self._dataset.kind == "regression":
+            return _determination(outputs, truth, self._variance)
+        right = (outputs.argmax(-1) == truth) & ~outputs.isnan().any(-1)
+        return right.double().flatten(1).mean(1) if right.ndim > 1 else right.double()
+
+
+def _variance(dataset: Dataset) -> float:
+    """Return the mean squared distance of labels from their mean, over all of their numbers."""
+    labels = dataset.labels.reshape(len(dataset), -1).astype(np.float64)
+    return float(np.square(labels - labels.mean(axis=0)).sum(axis=1).mean())
+
+
+def _determination(outputs: Tensor, truth: Tensor, variance: float) -> Tensor:
+    error = (outputs - truth).square().flatten(1).sum(1)
+    if variance == 0:  # all labels are equal: there is nothing to explain, but one can be wrong
+        return (error == 0).double() * 2 - 1
+    return (1 - error / variance).nan_to_num(-1.0).clamp(-1.0, 1.0)
 
 
 def evaluate(
@@ -103,18 +168,16 @@ def evaluate(
     architecture
         The model.
     weights
-        Arrays by parameter name; values may be NaN or infinite.
+        Arrays by full name, running statistics included; values may be NaN or infinite.
     dataset
         Labelled examples.
     batch
-        Examples computed at once: a matter of memory, not of the result's meaning.
+        Most examples computed at once: a matter of memory, not of the result's meaning.
 
     Raises
     ------
     ArchitectureError
         If the architecture does not fit the data set or the weights.
     """
-    from neuronexus_kernel.federation.weights import check_shapes
-
     check_shapes(architecture, weights)
     return Evaluator(architecture, dataset, batch=batch).evaluate(weights)

@@ -56,6 +56,11 @@ class LocalGrid(Grid):
         A strategy that takes all nodes it is offered then trains exactly that cohort.
     seed
         Seed of the cohorts and of the strategy's own chance.
+    first_round
+        Number of the first round: above 1 for a run that goes on.
+    reseed
+        Whether the global generators are seeded anew for each step of a strategy, which makes a
+        round's chance independent of the rounds before it.  Otherwise a session seeds them once.
     run_id
         Number that messages carry.
 
@@ -65,6 +70,9 @@ class LocalGrid(Grid):
         If there are no nodes, an id occurs twice, or the cohort is larger than the nodes.
     """
 
+    answers_at_once = True
+    """Replies are there as soon as messages are sent: the grid has no time of its own."""
+
     def __init__(
         self,
         handle: Handler,
@@ -72,10 +80,13 @@ class LocalGrid(Grid):
         *,
         cohort_size: int | None = None,
         seed: int = 0,
+        first_round: int = 1,
+        reseed: bool = True,
         run_id: int = 1,
     ) -> None:
         self._handle = handle
         self._nodes = tuple(sorted(set(nodes)))
+        self._known = frozenset(nodes)
         if not nodes or len(self._nodes) != len(nodes):
             raise InvalidInputError("A grid needs at least one node, and each id once.")
         self._size = len(self._nodes) if cohort_size is None else cohort_size
@@ -84,27 +95,30 @@ class LocalGrid(Grid):
                 f"cohort_size must be from 1 to the {len(self._nodes)} nodes, not {cohort_size}."
             )
         self._seed = seed
+        self._reseed = reseed
         self._run = Run.create_empty(run_id)
-        self._round = 1
+        self._round = first_round
         self._trained = False
         self._sent = 0
         self._asked = 0
         self._waiting: dict[str, Message] = {}
 
     @contextmanager
-    def session(self) -> Iterator[LocalGrid]:
+    def session(self, *, log_level: int = logging.WARNING) -> Iterator[LocalGrid]:
         """Make this process ready for a strategy to use the grid.
 
         Flower keeps the identity of the running task, and stock strategies keep their chance, in
         globals of the process.  Within the session they are this run's; after it they are as
         before.  One session runs at a time: another thread that enters one waits.  Flower's
-        progress log is quiet within it.
+        log passes messages of `log_level` and above, so its progress log is quiet by default.
         """
-        with _ONE_RUN_AT_A_TIME, quiet(logging.WARNING):
+        with _ONE_RUN_AT_A_TIME, quiet(log_level):
             identity = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
             chance = random.getstate(), np.random.get_state()
             TaskIdentity.task_id = TaskIdentity.run_id = self._run.run_id
             TaskIdentity.node_id = SUPERLINK_NODE_ID
+            if not self._reseed:
+                self._seed_globals("session")
             try:
                 yield self
             finally:
@@ -134,7 +148,8 @@ class LocalGrid(Grid):
                 f"The strategy waits for more nodes than the {self._size} there are in a round: "
                 "lower its min_train_nodes, min_evaluate_nodes and min_available_nodes."
             )
-        self._seed_globals("sampling")
+        if self._reseed:
+            self._seed_globals("sampling")
         return list(self.cohort(self._round))
 
     def create_message(
@@ -157,11 +172,13 @@ class LocalGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Take messages in; return their ids, by which the replies are pulled."""
         ids = []
+        self._asked = 0
         for message in messages:
             self._sent += 1
             name = f"{self._run.run_id}-{self._sent}"
             message.metadata.__dict__["_message_id"] = name
             self._waiting[name] = message
+            self._trained |= message.metadata.message_type.startswith(MessageType.TRAIN)
             ids.append(name)
         return ids
 
@@ -169,7 +186,7 @@ class LocalGrid(Grid):
         """Have the messages of these ids answered; return the replies sorted by node."""
         asked = [self._waiting.pop(name) for name in message_ids if name in self._waiting]
         asked.sort(key=_place)
-        known = [message for message in asked if message.metadata.dst_node_id in self._nodes]
+        known = [message for message in asked if message.metadata.dst_node_id in self._known]
         replies = {
             reply.metadata.reply_to_message_id: reply
             for reply in (self._handle(known) if known else ())
@@ -191,17 +208,18 @@ class LocalGrid(Grid):
         never come.
         """
         sent = list(messages)
-        self._asked = 0
         replies = self.pull_messages(self.push_messages(sent))
         self._follow(sent)
-        self._seed_globals("aggregation")
+        if self._reseed:
+            self._seed_globals("aggregation")
         return replies
 
     def _follow(self, sent: Sequence[Message]) -> None:
-        """Keep count of the rounds: in each, a strategy sends for training, then evaluation."""
-        if any(message.metadata.message_type.startswith(MessageType.TRAIN) for message in sent):
-            self._trained = True
-        elif self._trained:
+        """Keep count of the rounds: in each, clients are asked to train, and then no more."""
+        training = any(
+            message.metadata.message_type.startswith(MessageType.TRAIN) for message in sent
+        )
+        if self._trained and not training:
             self._trained = False
             self._round += 1
 
@@ -213,7 +231,7 @@ class LocalGrid(Grid):
 
     def _no_reply(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
-        if node not in self._nodes:
+        if node not in self._known:
             return Message(
                 Error(ErrorCode.NODE_UNAVAILABLE, f"There is no node {node}."), reply_to=message
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from neuronexus_kernel.federation.updates import RoundUpdates
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
+    from torch import Tensor, nn
 
 COLUMNS = ("round", "loss", "accuracy", "seconds", "clients")
 
@@ -56,7 +56,7 @@ class TrainingResult:
     ----------
     recipe
         How it was trained, with the strategy that was used.
-    weights
+    arrays
         The final model: C-ordered arrays by parameter name.
     reports
         One report per round, round 0 first.
@@ -68,26 +68,49 @@ class TrainingResult:
         Of each round in which somebody trained, when they were kept; else empty.
     interrupted
         Whether the run was stopped by the user before its last round.
+    own
+        With a personalised strategy, the tensors that each client keeps for itself, by the
+        client's name; else empty.
+    metric
+        What the reports' `accuracy` measures: ``"accuracy"``, or ``"r2"`` for regression.
     """
 
     recipe: Recipe
-    weights: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
     reports: tuple[RoundReport, ...]
     plan: dict[str, object]
     seed: int
     updates: tuple[RoundUpdates, ...]
     interrupted: bool
+    own: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    metric: str = "accuracy"
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The final model as tensors by parameter name; they share the memory of `arrays`."""
+        import torch
+
+        return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+
+    @property
+    def personal(self) -> dict[str, dict[str, np.ndarray]]:
+        """Each client's own model, of those that trained; empty without a personalised strategy.
+
+        The arrays that clients share are the same objects as in `arrays`.
+        """
+        return {name: {**self.arrays, **mine} for name, mine in self.own.items()}
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per round: round, loss, accuracy, seconds, clients (their number)."""
+        """One row per round: round, loss, the metric, seconds, clients (their number)."""
         import pandas as pd
 
         rows = [
             (each.round, each.loss, each.accuracy, each.seconds, len(each.clients))
             for each in self.reports
         ]
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        columns = [self.metric if name == "accuracy" else name for name in COLUMNS]
+        return pd.DataFrame(rows, columns=columns)
 
     @property
     def model(self) -> nn.Module:
@@ -97,7 +120,7 @@ class TrainingResult:
         from neuronexus_kernel.federation.executors.modules import blank_module
 
         module = blank_module(self.recipe.architecture, torch.float32)
-        module.load_state_dict({name: torch.tensor(array) for name, array in self.weights.items()})
+        module.load_state_dict({name: torch.tensor(array) for name, array in self.arrays.items()})
         return module.eval()
 
     @property
@@ -107,11 +130,11 @@ class TrainingResult:
 
     @property
     def accuracy(self) -> float:
-        """Accuracy at the last evaluation; NaN if there was none."""
+        """The metric at the last evaluation; NaN if there was none."""
         measured = [each.accuracy for each in self.reports if not np.isnan(each.accuracy)]
         return measured[-1] if measured else float("nan")
 
     def __repr__(self) -> str:
         rounds = len(self.reports) - 1
         state = " (interrupted)" if self.interrupted else ""
-        return f"TrainingResult({rounds} rounds{state}, accuracy {self.accuracy:.4f})"
+        return f"TrainingResult({rounds} rounds{state}, {self.metric} {self.accuracy:.4f})"

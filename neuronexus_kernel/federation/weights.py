@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuronexus_kernel.errors import ArchitectureError
+from neuronexus_kernel.errors import ArchitectureError, DatasetError, RecipeError
+from neuronexus_kernel.models.graph import INPUT
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset
+    from neuronexus_kernel.federation.recipe import Recipe
     from neuronexus_kernel.models import Architecture
+
+_LOSSES_FOR: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "classification": ("cross_entropy", "bce", "mse"),
+        "next-token": ("next_token",),
+        "regression": ("mse", "bce"),
+    }
+)
 
 
 def check_shapes(architecture: Architecture, weights: Mapping[str, np.ndarray]) -> None:
@@ -41,19 +52,95 @@ def check_shapes(architecture: Architecture, weights: Mapping[str, np.ndarray]) 
 def check_task(architecture: Architecture, data: Sequence[Dataset]) -> None:
     """Check that an architecture can be trained on data sets that belong to one task.
 
-    A participant may hold the first few classes only; together they must have as many as the
-    architecture has outputs.
+    A participant may hold the first few classes or tokens only; together they must have as many
+    as the architecture has outputs.
+
+    Raises
+    ------
+    ArchitectureError
+        Saying what does not fit.
+    DatasetError
+        If the data sets are of different kinds.
+    """
+    if architecture.parameter_count == 0:
+        raise ArchitectureError("The architecture has no parameters: there is nothing to train.")
+    kinds = {share.kind for share in data}
+    if len(kinds) > 1:
+        raise DatasetError(
+            f"The data sets are of different kinds ({', '.join(sorted(kinds))}); "
+            "one model learns one kind."
+        )
+    classes = max(share.classes for share in data)
+    for share in data:
+        check_data(architecture, share, classes=classes)
+
+
+def check_data(architecture: Architecture, dataset: Dataset, *, classes: int | None = None) -> None:
+    """Check that an architecture can be used on a data set.
+
+    Parameters
+    ----------
+    architecture
+        The model.
+    dataset
+        Its examples.
+    classes
+        How many classes or tokens the task has; by default those of the data set, or as many as
+        the architecture has if it has more.
 
     Raises
     ------
     ArchitectureError
         Saying what does not fit.
     """
-    if architecture.parameter_count == 0:
-        raise ArchitectureError("The architecture has no parameters: there is nothing to train.")
-    classes = max(share.classes for share in data)
-    for share in data:
-        architecture.check_task(share.input_shape, classes)
+    if (architecture.input_dtype == "int64") != (dataset.vocabulary > 0):
+        takes, has = ("tokens", "numbers") if dataset.vocabulary == 0 else ("numbers", "tokens")
+        raise ArchitectureError(
+            f"The architecture takes {takes}, but the inputs of {dataset.name} are {has}. "
+            + (
+                "Give the data set's vocabulary: Dataset(..., vocabulary=n)."
+                if has == "numbers"
+                else "Begin the network with an embedding."
+            )
+        )
+    for node in architecture.nodes:
+        if node.operator == "embedding" and INPUT in node.inputs:
+            known = node.arguments.whole("num_embeddings")
+            if known < dataset.vocabulary:
+                raise ArchitectureError(
+                    f"The embedding {node.name!r} knows {known} tokens, but {dataset.name} has "
+                    f"{dataset.vocabulary}."
+                )
+    architecture.check_task(dataset.input_shape, _outputs(architecture, dataset, classes))
+
+
+def _outputs(
+    architecture: Architecture, dataset: Dataset, classes: int | None
+) -> int | tuple[int, ...]:
+    """Return what `Architecture.check_task` is to be asked."""
+    if dataset.kind == "regression":
+        return dataset.output_shape
+    if classes is None:
+        classes = max((dataset.classes, *architecture.output_shape[-1:]))
+    if dataset.kind == "classification":
+        return classes
+    return (*dataset.output_shape[:-1], classes)
+
+
+def check_loss(recipe: Recipe, kind: str) -> None:
+    """Check that a recipe's loss can learn a kind of data set.
+
+    Raises
+    ------
+    RecipeError
+        If it cannot; the message says which can.
+    """
+    fitting = _LOSSES_FOR[kind]
+    if recipe.loss not in fitting:
+        raise RecipeError(
+            f"loss {recipe.loss!r} does not go with data for {kind}; "
+            f"use {' or '.join(repr(loss) for loss in fitting)}."
+        )
 
 
 def is_finite(weights: Mapping[str, np.ndarray]) -> bool:

@@ -16,7 +16,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.task_identity import TaskIdentity
 
 from neuronexus_kernel.errors import EvaluationError, InvalidInputError
-from neuronexus_kernel.federation.arrays import LocalArray, from_record, to_record
+from neuronexus_kernel.federation.arrays import LocalArray, LocalContent, from_record, to_record
 from neuronexus_kernel.federation.grid import LocalGrid
 
 
@@ -261,3 +261,69 @@ def test_new_bytes_replace_the_kept_array():
     array = LocalArray(np.zeros(2))
     array.data = Array(np.ones(2)).data
     assert array.numpy().tolist() == [1.0, 1.0]
+
+
+def test_local_content_is_a_record_dict_to_everybody_else():
+    metrics = MetricRecord({"loss": 0.5, "num-examples": 3})
+    ours, plain = LocalContent(), RecordDict()
+    for content in (ours, plain):
+        content["arrays"] = ArrayRecord({"w": Array(np.arange(3.0))})
+        content["metrics"] = metrics
+    assert ours.object_id == plain.object_id
+    assert list(ours.array_records) == list(plain.array_records) == ["arrays"]
+    assert list(ours.metric_records) == ["metrics"]
+    assert list(ours.config_records) == []
+    ours.metric_records["metrics"] = MetricRecord({"loss": 1.0})
+    assert ours["metrics"]["loss"] == 1.0
+    del ours.array_records["arrays"]
+    assert list(ours) == ["metrics"]
+
+
+def test_a_later_first_round_has_the_cohort_of_that_round():
+    def cohorts(first, rounds):
+        grid = LocalGrid(
+            lambda messages: [answer(each) for each in messages],
+            range(1, 21),
+            cohort_size=4,
+            seed=3,
+            first_round=first,
+        )
+        found = []
+        with grid.session():
+            for _ in range(rounds):
+                found.append(grid.get_node_ids())
+                grid.send_and_receive(
+                    [grid.create_message(RecordDict(), "train", node, "1") for node in found[-1]]
+                )
+                grid.send_and_receive([])
+        return found
+
+    assert cohorts(3, 2) == cohorts(1, 4)[2:]
+
+
+def test_messages_that_are_pushed_for_training_make_a_round_too():
+    grid = LocalGrid(
+        lambda messages: [answer(each) for each in messages], range(1, 21), cohort_size=4
+    )
+    with grid.session():
+        first = grid.get_node_ids()
+        sent = [grid.create_message(RecordDict(), "train", node, "1") for node in first]
+        grid.pull_messages(grid.push_messages(sent))
+        assert grid.get_node_ids() == first
+        grid.send_and_receive([])
+        assert grid.get_node_ids() == list(grid.cohort(2))
+
+
+def test_without_reseeding_a_session_seeds_the_global_generators_once():
+    def drawn():
+        grid = LocalGrid(lambda messages: [], [1, 2], seed=5, reseed=False)
+        with grid.session():
+            found = []
+            for _ in range(2):
+                grid.get_node_ids()
+                found.append(random.random())
+        return found
+
+    first, second = drawn()
+    assert first != second
+    assert drawn() == [first, second]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -45,8 +47,8 @@ def test_digits_are_learnt_in_a_few_rounds(digit_splits):
         progress=False,
     )
     assert result.accuracy >= 0.9
-    assert result.executor == "vectorized"
-    measured = evaluate(result.recipe.architecture, result.weights, digit_splits["validation"])
+    assert result.executor == result.plan["executor"] == "fused"
+    measured = evaluate(result.recipe.architecture, result.arrays, digit_splits["validation"])
     assert measured.accuracy == result.accuracy == result.history["accuracy"].iloc[-1]
 
 
@@ -55,9 +57,9 @@ def test_both_executors_give_the_same_run_in_float64(blobs):
         train(SMALL, blobs(90), executor=executor, dtype="float64", validation=blobs(30, seed=1))
         for executor in ("sequential", "vectorized")
     ]
-    for name, array in runs[0].weights.items():
+    for name, array in runs[0].arrays.items():
         assert array.dtype == np.float64
-        np.testing.assert_allclose(runs[1].weights[name], array, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(runs[1].arrays[name], array, rtol=0, atol=1e-9)
     assert runs[0].history["accuracy"].tolist() == runs[1].history["accuracy"].tolist()
 
 
@@ -65,7 +67,7 @@ def test_both_executors_give_the_same_run_in_float64(blobs):
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(blobs, executor):
     def weights(seed):
         options = {"clients_per_round": 4, "executor": executor, "seed": seed}
-        return train(SMALL, blobs(90), partition=partition.iid(9), **options).weights
+        return train(SMALL, blobs(90), partition=partition.iid(9), **options).arrays
 
     assert same_bits(weights(1), weights(1))
     assert not same_bits(weights(1), weights(2))
@@ -73,7 +75,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(blobs, execut
 
 def test_evaluation_progress_and_callbacks_do_not_change_the_training(blobs, capsys):
     def weights(**options):
-        return train(SMALL, blobs(90), clients_per_round=4, **options).weights
+        return train(SMALL, blobs(90), clients_per_round=4, **options).arrays
 
     plain = weights(evaluate_every=0)
     assert same_bits(plain, weights(validation=blobs(40, seed=5)))
@@ -113,10 +115,10 @@ def test_the_model_is_ready_for_use(blobs):
     assert not model.training
     scores = model(torch.tensor(data.inputs)).argmax(1).numpy()
     assert (scores == data.labels).mean() == pytest.approx(
-        evaluate(SMALL.architecture, result.weights, data).accuracy
+        evaluate(SMALL.architecture, result.arrays, data).accuracy
     )
-    assert all(array.flags.c_contiguous for array in result.weights.values())
-    assert set(result.weights) == set(SMALL.architecture.parameter_shapes)
+    assert all(array.flags.c_contiguous for array in result.arrays.values())
+    assert set(result.arrays) == set(SMALL.architecture.parameter_shapes)
 
 
 def test_named_participants_keep_their_names_and_their_order_does_not_matter(blobs):
@@ -124,7 +126,7 @@ def test_named_participants_keep_their_names_and_their_order_does_not_matter(blo
     result = train(SMALL, people)
     assert result.reports[1].clients == ("ada", "alan", "grace")
     turned = train(SMALL, dict(reversed(people.items())))
-    assert same_bits(result.weights, turned.weights)
+    assert same_bits(result.arrays, turned.arrays)
 
 
 def test_kept_updates_add_up_to_the_model_of_the_round(blobs):
@@ -133,7 +135,7 @@ def test_kept_updates_add_up_to_the_model_of_the_round(blobs):
     assert len(result.updates) == 2
     last = result.updates[-1]
     assert last.examples == {"ada": 31, "grace": 20}
-    for name, final in result.weights.items():
+    for name, final in result.arrays.items():
         mean = sum(last.deltas[who][name] * count for who, count in last.examples.items()) / 51
         np.testing.assert_allclose(last.weights[name] + mean, final, atol=1e-12)
     assert train(SMALL, people).updates == ()
@@ -150,7 +152,7 @@ def test_training_goes_on_from_given_weights_and_leaves_them_alone(blobs):
 def test_without_validation_the_training_examples_are_measured(blobs):
     data = blobs(60)
     result = train(SMALL, data)
-    assert result.accuracy == evaluate(SMALL.architecture, result.weights, data).accuracy
+    assert result.accuracy == evaluate(SMALL.architecture, result.arrays, data).accuracy
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -170,9 +172,9 @@ def test_a_strategys_parameters_count(blobs):
     def weights(**parameters):
         return train(
             SMALL.with_changes(strategy="FedAvgM", strategy_parameters=parameters), blobs(60)
-        ).weights
+        ).arrays
 
-    plain = train(SMALL, blobs(60)).weights
+    plain = train(SMALL, blobs(60)).arrays
     assert same_bits(weights(), plain)
     assert not same_bits(weights(server_momentum=0.5), plain)
 
@@ -181,14 +183,14 @@ def test_fedprox_with_mu_zero_is_fedavg_and_with_a_large_mu_moves_less(blobs):
     def weights(mu):
         parameters = {"proximal_mu": mu}
         recipe = SMALL.with_changes(strategy="FedProx", strategy_parameters=parameters)
-        return train(recipe, blobs(60), rounds=1).weights
+        return train(recipe, blobs(60), rounds=1).arrays
 
     start = SMALL.architecture.initial_weights(0)
 
     def distance(trained):
         return sum(float(np.square(trained[name] - start[name]).sum()) for name in start)
 
-    assert same_bits(weights(0.0), train(SMALL, blobs(60), rounds=1).weights)
+    assert same_bits(weights(0.0), train(SMALL, blobs(60), rounds=1).arrays)
     assert distance(weights(3.0)) < 0.7 * distance(weights(0.0))
 
 
@@ -196,20 +198,20 @@ def test_fedprox_with_mu_zero_is_fedavg_and_with_a_large_mu_moves_less(blobs):
 def test_a_stock_fedavg_object_gives_what_the_name_gives(blobs, executor):
     given = stock.FedAvg(fraction_evaluate=0.0)
     by_object = train(SMALL, blobs(60), strategy=given, executor=executor)
-    assert same_bits(by_object.weights, train(SMALL, blobs(60), executor=executor).weights)
+    assert same_bits(by_object.weights, train(SMALL, blobs(60), executor=executor).arrays)
 
 
 def test_stock_fedavg_with_its_defaults_also_evaluates_at_the_nodes(blobs):
     given = stock.FedAvg()
-    plain = train(SMALL, blobs(60), clients_per_round=4).weights
-    assert same_bits(train(SMALL, blobs(60), clients_per_round=4, strategy=given).weights, plain)
+    plain = train(SMALL, blobs(60), clients_per_round=4).arrays
+    assert same_bits(train(SMALL, blobs(60), clients_per_round=4, strategy=given).arrays, plain)
 
 
 def test_a_stock_strategy_that_samples_is_reproducible(blobs):
     def run(seed):
         given = stock.FedAvg(fraction_train=0.4, fraction_evaluate=0.0)
         result = train(SMALL, blobs(90), strategy=given, seed=seed, rounds=5)
-        return [report.clients for report in result.reports], result.weights
+        return [report.clients for report in result.reports], result.arrays
 
     cohorts, weights = run(1)
     assert all(len(cohort) == 4 for cohort in cohorts[1:])
@@ -224,7 +226,7 @@ def test_noise_of_flowers_differential_privacy_is_reproducible(blobs):
         private = stock.DifferentialPrivacyServerSideFixedClipping(
             stock.FedAvg(fraction_evaluate=0.0), 0.5, 1.0, 10
         )
-        return train(SMALL, blobs(60), strategy=private, seed=seed, rounds=2).weights
+        return train(SMALL, blobs(60), strategy=private, seed=seed, rounds=2).arrays
 
     assert same_bits(weights(1), weights(1))
     assert not same_bits(weights(1), weights(2))
@@ -239,14 +241,14 @@ def test_a_diverged_client_is_left_out_and_named(blobs):
     assert result.reports[1].clients == ("ada",)
     assert "learning rate" in result.reports[1].failures["mallory"]
     assert result.accuracy > 0.9
-    assert all(np.isfinite(array).all() for array in result.weights.values())
+    assert all(np.isfinite(array).all() for array in result.arrays.values())
 
 
 def test_a_recipe_that_diverges_everywhere_ends_with_the_weights_it_began_with(blobs):
     recipe = SMALL.with_changes(learning_rate=1000.0, weight_decay=10.0, local_epochs=50)
     with pytest.warns(RuntimeWarning, match="Lower the learning rate"):
         result = train(recipe, blobs(60), rounds=2)
-    assert same_bits(result.weights, recipe.architecture.initial_weights(0))
+    assert same_bits(result.arrays, recipe.architecture.initial_weights(0))
     assert [len(report.failures) for report in result.reports] == [0, 10, 10]
 
 
@@ -256,6 +258,9 @@ class Faulty:
     def __init__(self, dataset):
         self.labels = dataset.labels
         self.classes = dataset.classes
+
+    def __len__(self):
+        return len(self.labels)
 
     @property
     def inputs(self):
@@ -287,7 +292,7 @@ def test_an_interrupted_run_keeps_its_last_full_round(blobs):
     result = train(SMALL, blobs(60), rounds=10, on_round=stop)
     assert result.interrupted
     assert [report.round for report in result.reports] == [0, 1, 2]
-    assert same_bits(result.weights, train(SMALL, blobs(60), rounds=2).weights)
+    assert same_bits(result.arrays, train(SMALL, blobs(60), rounds=2).arrays)
 
 
 def test_what_a_callback_raises_ends_the_run(blobs):
@@ -370,3 +375,178 @@ def test_a_participant_without_the_last_class_can_take_part(blobs):
     assert first_two.classes == 2
     result = train(SMALL, {"ada": first_two, "grace": all_classes})
     assert result.reports[1].clients == ("ada", "grace")
+
+
+def test_weights_are_tensors_and_arrays_are_the_same_memory(blobs):
+    result = train(SMALL, blobs(60))
+    for name, tensor in result.weights.items():
+        assert isinstance(tensor, torch.Tensor)
+        assert np.array_equal(tensor.numpy(), result.arrays[name])
+        assert np.shares_memory(tensor.numpy(), result.arrays[name])
+    again = train(SMALL, blobs(60), initial_weights=result.weights, rounds=1)
+    assert same_bits(
+        again.arrays, train(SMALL, blobs(60), initial_weights=result.arrays, rounds=1).arrays
+    )
+
+
+def test_a_callback_that_returns_true_ends_the_run(blobs):
+    result = train(SMALL, blobs(60), rounds=50, on_round=lambda report: report.round == 2)
+    assert not result.interrupted
+    assert len(result.reports) == 3
+    assert same_bits(result.arrays, train(SMALL, blobs(60), rounds=2).arrays)
+
+
+@pytest.mark.parametrize("executor", ["sequential", "vectorized", "fused"])
+def test_a_plan_is_replayed(blobs, executor):
+    first = train(SMALL, blobs(60), executor=executor, dtype="float64")
+    again = train(SMALL, blobs(60), plan=first.plan)
+    assert again.plan == first.plan
+    assert again.executor == executor
+    assert same_bits(again.arrays, first.arrays)
+
+
+def test_a_recipe_may_say_the_size_of_the_cohort(blobs):
+    recipe = SMALL.with_changes(cohort_size=3)
+    assert [len(each.clients) for each in train(recipe, blobs(60)).reports] == [0, 3, 3, 3]
+    sizes = [len(each.clients) for each in train(recipe, blobs(60), clients_per_round=5).reports]
+    assert sizes == [0, 5, 5, 5]
+    with pytest.raises(InvalidInputError, match="cohort_size is 3, but there are 2 clients"):
+        train(recipe, [blobs(10), blobs(10)])
+
+
+def test_a_fixed_start_is_the_same_for_every_seed(blobs):
+    def start(seed, policy):
+        recipe = SMALL.with_changes(seed_policy=policy)
+        return train(recipe, blobs(60), seed=seed, rounds=1, keep_updates=True).updates[0].weights
+
+    zero = SMALL.architecture.initial_weights(0)
+    assert same_bits(start(5, "fixed-start"), zero)
+    assert not same_bits(start(5, "run"), zero)
+
+
+def test_presummed_updates_give_the_same_model_but_for_rounding(blobs):
+    for name in ("FedAvg", "FedAdam"):
+        recipe = SMALL.with_changes(strategy=name)
+        plain = train(recipe, blobs(90), dtype="float64")
+        summed = train(recipe, blobs(90), dtype="float64", presum=True)
+        assert summed.plan["presum"] is True
+        for array, expected in zip(summed.arrays.values(), plain.arrays.values(), strict=True):
+            np.testing.assert_allclose(array, expected, rtol=0, atol=1e-7)
+        assert [each.clients for each in summed.reports] == [each.clients for each in plain.reports]
+        assert summed.reports[-1].failures == {}
+        assert same_bits(train(recipe, blobs(90), plan=summed.plan).arrays, summed.arrays)
+
+
+def test_large_cohorts_need_presummed_updates(blobs):
+    data = blobs(1001)
+    shares = [data.subset([row]) for row in range(1001)]
+    options = {"rounds": 1, "evaluate_every": 0}
+    with pytest.raises(InvalidInputError, match=r"more than 1000 .* pass presum=True"):
+        train(SMALL, shares, **options)
+    with pytest.raises(InvalidInputError, match="use one of FedAvg"):
+        train(SMALL, shares, strategy="FedMedian", **options)
+    result = train(SMALL, shares, presum=True, **options)
+    assert len(result.reports[1].clients) == 1001
+
+
+CLIPPING = {"noise_multiplier": 1.0, "clipping_norm": 1.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strategy": "Krum"},
+        {"strategy": "SCAFFOLD"},
+        {"keep_updates": True},
+        {"recipe": {"privacy": "fixed-clipping", "privacy_parameters": CLIPPING}},
+    ],
+    ids=["Krum", "SCAFFOLD", "kept updates", "privacy"],
+)
+def test_presum_is_refused_where_a_mean_is_not_enough(blobs, options):
+    recipe = SMALL.with_changes(**options.pop("recipe", {}))
+    with pytest.raises(InvalidInputError, match="presum"):
+        train(recipe, blobs(60), presum=True, **options)
+
+
+def test_regression_is_measured_by_r2():
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(200, 4)).astype("f4")
+    targets = inputs @ np.array([[1.0], [-2.0], [0.5], [0.0]], dtype="f4")
+    data = Dataset(inputs, targets, kind="regression")
+    recipe = Recipe(models.mlp(4, (16,), 1), loss="mse", learning_rate=0.05)
+    result = train(recipe, data, rounds=4)
+    assert list(result.history.columns) == ["round", "loss", "r2", "seconds", "clients"]
+    assert result.metric == "r2"
+    assert result.accuracy > 0.9
+    assert "r2 0.9" in repr(result)
+
+
+@pytest.mark.parametrize("name", ["FedPer", "Ditto"])
+def test_personalised_strategies_give_each_client_a_model_of_its_own(blobs, name):
+    """Two groups of clients call the same blobs by different names: no joint model can serve."""
+    shares = {}
+    for place in range(4):
+        data = blobs(30, seed=place)
+        turned = (data.labels + place % 2) % 3
+        shares[f"lab {place}"] = Dataset(data.inputs, turned, classes=3)
+    parameters = {"FedPer": {"personal_layers": 1}, "Ditto": {"personal_mu": 0.05}}[name]
+    recipe = SMALL.with_changes(strategy=name, strategy_parameters=parameters)
+    result = train(recipe, shares, rounds=6)
+    assert set(result.personal) == set(shares)
+    own = []
+    for who, weights in result.personal.items():
+        assert set(weights) == set(SMALL.architecture.parameter_shapes)
+        own.append(evaluate(SMALL.architecture, weights, shares[who]).accuracy)
+    assert min(own) > 0.9
+    joint = train(SMALL, shares, rounds=6)
+    assert joint.personal == {}
+    both = [evaluate(SMALL.architecture, joint.arrays, share).accuracy for share in shares.values()]
+    assert np.mean(both) < 0.8
+
+
+def test_a_personalised_run_is_measured_by_the_clients_own_models(blobs):
+    shares = {name: blobs(30, seed=place) for place, name in enumerate("abc")}
+    test = blobs(40, seed=9)
+    recipe = SMALL.with_changes(strategy="Ditto")
+    result = train(recipe, shares, validation=test)
+    each = [evaluate(SMALL.architecture, own, test) for own in result.personal.values()]
+    assert result.accuracy == pytest.approx(np.mean([one.accuracy for one in each]))
+    assert result.reports[-1].loss == pytest.approx(np.mean([one.loss for one in each]))
+
+
+GROWTH = """
+import resource, sys, time
+import numpy as np
+from neuronexus_kernel import models
+from neuronexus_kernel.datasets import Dataset
+from neuronexus_kernel.federation import Recipe, train
+
+clients = int(sys.argv[1])
+rows = np.random.default_rng(0).random((6 * clients, 784), dtype=np.float32)
+data = [
+    Dataset(rows[start : start + 6], np.arange(6), classes=10)
+    for start in range(0, 6 * clients, 6)
+]
+recipe = Recipe(models.mlp(784, (200, 200), 10), local_epochs=1)
+before = time.process_time()
+result = train(recipe, data, rounds=2, presum=True, evaluate_every=0, progress=False)
+assert len(result.reports[2].clients) == clients
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(time.process_time() - before, peak)
+"""
+
+
+@pytest.mark.long
+def test_ten_thousand_clients_take_ten_times_the_time_of_a_thousand_and_less_than_2_gb():
+    def measured(clients):
+        child = subprocess.run(
+            [sys.executable, "-c", GROWTH, str(clients)], capture_output=True, text=True
+        )
+        assert child.returncode == 0, child.stderr
+        seconds, peak = child.stdout.split()
+        return float(seconds), float(peak)
+
+    few, _ = measured(1000)
+    many, peak = measured(10_000)
+    assert peak < 2e9
+    assert many < 15 * few

@@ -4,10 +4,19 @@ Importing this imports neither Flower nor torch: the catalogue is data.
 """
 
 from neuronexus_kernel.federation.strategies.catalogue import (
+    PRIVACY,
     STRATEGIES,
     Parameter,
     StrategySpec,
+    check_privacy,
     check_strategy,
 )
 
-__all__ = ["STRATEGIES", "Parameter", "StrategySpec", "check_strategy"]
+__all__ = [
+    "PRIVACY",
+    "STRATEGIES",
+    "Parameter",
+    "StrategySpec",
+    "check_privacy",
+    "check_strategy",
+]
