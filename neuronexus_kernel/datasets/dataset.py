@@ -1,24 +1,25 @@
 """A data set is a value: labelled rows that do not change, checked once, named by their content.
 
-Every way of making a `Dataset` runs the same checks, so whoever holds one need not ask whether
-it has NaN, a label out of range or rows of different shapes.
+There are three kinds, told apart by what a label is: a class, a quantity, or the tokens that
+follow.  Every way of making a `Dataset` runs the same checks, so whoever holds one need not ask
+whether it has NaN, a label out of range or rows of different shapes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import html
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuronexus_kernel.content import CID
 from neuronexus_kernel.content.unixfs import build, chunks_of
-from neuronexus_kernel.datasets import encoding, splitting
+from neuronexus_kernel.datasets import checking, encoding, splitting
+from neuronexus_kernel.datasets.checking import Column, Inputs, Kind, Labels
 from neuronexus_kernel.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -26,54 +27,68 @@ if TYPE_CHECKING:
 
     from neuronexus_kernel.datasets.partition import Partition
 
-Inputs: TypeAlias = NDArray[np.float32]
-Labels: TypeAlias = NDArray[np.int64]
-Scalar = TypeVar("Scalar", bound=np.generic)
-
-_NAME_LIMIT = 200
-
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
 class Dataset:
-    """Labelled rows for classification.
+    """Labelled rows.
 
     Parameters
     ----------
     inputs
-        Numbers, shape ``(n, *input_shape)``; kept as float32.
+        Numbers, shape ``(n, *input_shape)``; kept as float32.  With a `vocabulary`, and for
+        next-token prediction, whole numbers from 0 on: tokens, kept as int64.
     labels
-        Classes counted from 0, shape ``(n,)``; kept as int64.
+        For classification classes counted from 0, shape ``(n,)``, kept as int64; for regression
+        quantities, shape ``(n, *output_shape)``, kept as float32, where ``(n,)`` becomes
+        ``(n, 1)``; for next-token prediction the token that follows each of the inputs',
+        shape ``(n, length)``, kept as int64.
     classes
-        How many classes there are; by default the largest label plus one.
+        How many classes there are; by default the largest label plus one.  For next-token
+        prediction the vocabulary; for regression there are none.
+    kind
+        ``"classification"``, ``"regression"`` or ``"next-token"``.  It is never guessed from the
+        labels: a single 0.5 among them would turn classes into quantities unseen.
+    vocabulary
+        How many tokens there are, if the inputs are tokens.
+    columns
+        What else is known of every row, by name: whole numbers or text, shape ``(n,)``, such as
+        the writer or the hospital, by which `partition.by_column` deals the rows.
     name
         What to call it in tables and plots; at most 200 characters.
 
     Attributes
     ----------
     inputs : numpy.ndarray
-        float32, read-only, C order.
+        float32, or int64 for tokens; read-only, C order.
     labels : numpy.ndarray
-        int64, read-only.
+        int64, or float32 for regression; read-only.
+    kind : str
+        What a label is.
     classes : int
-        Labels lie in ``range(classes)``.
+        Labels lie in ``range(classes)``; 0 for regression.
+    vocabulary : int
+        Inputs lie in ``range(vocabulary)``; 0 if they are no tokens.
     name : str
         The name.
 
     Raises
     ------
     DatasetError
-        If there are no rows, the lengths differ, a value is NaN or infinite, or a label lies
-        outside ``range(classes)``; the message names the first bad row.
+        If there are no rows, the lengths differ, a value is NaN or infinite, or a label or token
+        is out of range; the message names the first bad row.
 
     Notes
     -----
-    Arrays that can be written to are copied; read-only float32 and int64 arrays are kept.
+    Arrays that can be written to are copied; read-only arrays of the right type are kept.
     """
 
     inputs: Inputs
     labels: Labels
+    kind: Kind
     classes: int
+    vocabulary: int
     name: str
+    _columns: tuple[tuple[str, Column], ...]
 
     def __init__(
         self,
@@ -81,43 +96,122 @@ class Dataset:
         labels: ArrayLike,
         *,
         classes: int | None = None,
+        kind: str = "classification",
+        vocabulary: int | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
         name: str = "data",
     ) -> None:
-        checked_inputs = _checked_inputs(inputs)
-        checked_labels = _checked_labels(labels, len(checked_inputs))
-        object.__setattr__(self, "inputs", checked_inputs)
-        object.__setattr__(self, "labels", checked_labels)
-        object.__setattr__(self, "classes", _checked_classes(classes, checked_labels))
-        object.__setattr__(self, "name", _checked_name(name))
+        checked_kind = checking.checked_kind(kind)
+        if checked_kind == "next-token":
+            fields = _next_token_fields(inputs, labels, classes, vocabulary)
+        else:
+            fields = _fields(inputs, labels, classes, vocabulary, checked_kind)
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
+        object.__setattr__(self, "kind", checked_kind)
+        object.__setattr__(self, "name", checking.checked_name(name))
+        object.__setattr__(self, "_columns", checking.checked_columns(columns, len(self)))
+
+    @classmethod
+    def from_tokens(
+        cls,
+        tokens: ArrayLike,
+        vocabulary: int | None = None,
+        *,
+        columns: Mapping[str, ArrayLike] | None = None,
+        name: str = "data",
+    ) -> Dataset:
+        """Return the data set in which every token is to be foretold from those before it.
+
+        Parameters
+        ----------
+        tokens
+            Sequences, whole numbers from 0 on, shape ``(n, length + 1)``: inputs are all but the
+            last, labels all but the first.
+        vocabulary
+            How many tokens there are; by default the largest plus one.
+        columns, name
+            As for `Dataset`.
+
+        Raises
+        ------
+        DatasetError
+            If the sequences are shorter than 2, or a token is no whole number or out of range.
+        """
+        sequences = checking.checked_tokens(tokens)
+        if sequences.ndim != 2 or sequences.shape[1] < 2:
+            raise DatasetError(
+                f"Sequences of tokens have shape (n, length + 1) with length 1 or more, "
+                f"not {sequences.shape}."
+            )
+        return cls(
+            sequences[:, :-1],
+            sequences[:, 1:],
+            kind="next-token",
+            vocabulary=vocabulary,
+            columns=columns,
+            name=name,
+        )
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.inputs)
 
     def __repr__(self) -> str:
-        return (
-            f"Dataset({self.name!r}, {len(self):,} rows, input_shape={self.input_shape}, "
-            f"classes={self.classes})"
-        )
+        from neuronexus_kernel.datasets.showing import text
+
+        return text(self)
 
     def _repr_html_(self) -> str:
-        counts = np.bincount(self.labels, minlength=self.classes)
-        shown = counts[:50]
-        bars = "".join(
-            f'<div title="class {label}: {count} rows" style="width:10px;background:#4c78a8;'
-            f'height:{max(1, round(40 * int(count) / int(counts.max())))}px"></div>'
-            for label, count in enumerate(shown)
-        )
-        more = f" (first {len(shown)} shown)" if len(counts) > len(shown) else ""
-        return (
-            f"<div><b>{html.escape(self.name)}</b>: {len(self):,} rows of shape "
-            f"{self.input_shape}, {self.classes} classes{more}"
-            f'<div style="display:flex;align-items:flex-end;gap:2px">{bars}</div></div>'
-        )
+        from neuronexus_kernel.datasets.showing import page
+
+        return page(self)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one row's input."""
         return self.inputs.shape[1:]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what a model answers to one row.
+
+        ``(classes,)`` for classification, a label's shape for regression, and
+        ``(length, classes)`` for next-token prediction.
+        """
+        if self.kind == "classification":
+            return (self.classes,)
+        shape = self.labels.shape[1:]
+        return shape if self.kind == "regression" else (*shape, self.classes)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, sorted."""
+        return tuple(name for name, _ in self._columns)
+
+    def column(self, name: str) -> Column:
+        """Return a column's value for every row: int64 or text, shape ``(n,)``.
+
+        Raises
+        ------
+        DatasetError
+            If there is no such column; the message lists those there are.
+        """
+        for known, values in self._columns:
+            if known == name:
+                return values
+        there = f"it has {', '.join(self.columns)}" if self._columns else "it has none"
+        raise DatasetError(
+            f"{self.name} has no column {name!r}; {there}. "
+            f"Add it with `dataset.with_column({name!r}, values)`."
+        )
+
+    def with_column(self, name: str, values: ArrayLike) -> Dataset:
+        """Return the same rows with one more column, or another one in place of an old one."""
+        return self._with(columns={**dict(self._columns), name: values})
+
+    def with_labels(self, labels: ArrayLike) -> Dataset:
+        """Return the same rows with other labels; the inputs are shared, not copied."""
+        return self._with(labels=labels)
 
     def subset(self, indices: ArrayLike, name: str | None = None) -> Dataset:
         """Return some rows, in the order asked for.
@@ -135,9 +229,12 @@ class Dataset:
             If a row does not exist or none is asked for.
         """
         rows = self._rows(indices)
-        inputs, labels = self.inputs[rows], self.labels[rows]
-        inputs.flags.writeable = labels.flags.writeable = False
-        return Dataset(inputs, labels, classes=self.classes, name=name or self.name)
+        return self._with(
+            inputs=_frozen(self.inputs[rows]),
+            labels=_frozen(self.labels[rows]),
+            columns={column: _frozen(values[rows]) for column, values in self._columns},
+            name=name or self.name,
+        )
 
     def _rows(self, indices: ArrayLike) -> NDArray[np.int64]:
         rows = np.asarray(indices)
@@ -161,32 +258,58 @@ class Dataset:
     def concat(self, other: Dataset) -> Dataset:
         """Return the rows of this data set followed by those of another of the same kind.
 
+        Columns that only one of the two has are left out.
+
         Raises
         ------
         DatasetError
-            If the input shapes or the numbers of classes differ.
+            If the kinds, the shapes, or the numbers of classes or tokens differ.
         """
-        if (other.input_shape, other.classes) != (self.input_shape, self.classes):
+        if other._form != self._form:
             raise DatasetError(
-                f"{other.name} (input shape {other.input_shape}, {other.classes} classes) does "
-                f"not fit {self.name} (input shape {self.input_shape}, {self.classes} classes)."
+                f"{other.name} ({_told(other)}) does not fit {self.name} ({_told(self)})."
             )
-        inputs = np.concatenate([self.inputs, other.inputs])
-        labels = np.concatenate([self.labels, other.labels])
-        inputs.flags.writeable = labels.flags.writeable = False
-        return Dataset(inputs, labels, classes=self.classes, name=self.name)
+        shared = [name for name in self.columns if name in other.columns]
+        return self._with(
+            inputs=_frozen(np.concatenate([self.inputs, other.inputs])),
+            labels=_frozen(np.concatenate([self.labels, other.labels])),
+            columns={
+                name: np.concatenate([self.column(name), other.column(name)]) for name in shared
+            },
+        )
 
-    def with_labels(self, labels: ArrayLike) -> Dataset:
-        """Return the same rows with other labels; the inputs are shared, not copied."""
-        return Dataset(self.inputs, labels, classes=self.classes, name=self.name)
+    @property
+    def _form(self) -> tuple[object, ...]:
+        """What must be equal for rows of two data sets to go together."""
+        return self.kind, self.input_shape, self.output_shape, self.vocabulary
+
+    def _with(self, **changes: object) -> Dataset:
+        fields: dict[str, object] = {
+            "inputs": self.inputs,
+            "labels": self.labels,
+            "classes": None if self.kind == "regression" else self.classes,
+            "kind": self.kind,
+            "vocabulary": self.vocabulary or None,
+            "columns": dict(self._columns),
+            "name": self.name,
+        }
+        return Dataset(**{**fields, **changes})  # type: ignore[arg-type]
 
     def partition(self, partition: Partition) -> list[Dataset]:
-        """Return one data set per client; see `neuronexus_kernel.datasets.partition`."""
-        shares = partition.assign(self.labels, self.classes)
+        """Return one data set per client; see `neuronexus_kernel.datasets.partition`.
+
+        Raises
+        ------
+        DatasetError
+            If there are too few rows, or the scheme goes by classes or by a column and the data
+            set has none.
+        """
+        column = None if partition.column is None else self.column(partition.column)
+        shares = partition.assign(self.labels, self.classes, column)
         return [self.subset(rows, f"{self.name}/{k}") for k, rows in enumerate(shares)]
 
     def split(self, fractions: Mapping[str, float], *, seed: int) -> dict[str, Dataset]:
-        """Share out all rows at random, every part with the same mix of classes.
+        """Share out all rows at random, every part with the same mix of classes if there are any.
 
         Parameters
         ----------
@@ -207,28 +330,41 @@ class Dataset:
         DatasetError
             If the fractions do not sum to 1, or a part would have no row.
         """
-        parts = splitting.split(self.labels, fractions, seed)
+        classes = self.labels if self.kind == "classification" else np.zeros(len(self))
+        parts = splitting.split(classes.astype(np.int64, copy=False), fractions, seed)
         return {part: self.subset(rows, f"{self.name}/{part}") for part, rows in parts.items()}
 
     def row_hashes(self) -> list[bytes]:
         """Return the SHA-256 of every row's input (32 bytes each), by which duplicates are found.
 
         Hashed are the number of dimensions and each dimension as little-endian uint64, then the
-        values as little-endian float32 with -0 written as 0.  Labels do not count: the same
-        picture with another label is the same picture.
+        values as little-endian float32 with -0 written as 0, or as little-endian int64 for
+        tokens.  Labels do not count: the same picture with another label is the same picture.
         """
         shape = self.input_shape
         start = hashlib.sha256(struct.pack(f"<{1 + len(shape)}Q", len(shape), *shape))
+        wire = self.inputs.dtype.newbyteorder("<")
+        zero = self.inputs.dtype.type(0)
         hashes = []
         for row in self.inputs:
             digest = start.copy()
-            digest.update((row + np.float32(0)).astype("<f4", copy=False).tobytes())
+            digest.update((row + zero).astype(wire, copy=False).tobytes())
             hashes.append(digest.digest())
         return hashes
 
     def encode(self) -> bytes:
         """Return the data set as safetensors bytes; the same data give the same bytes."""
-        return encoding.encode(self.inputs, self.labels, classes=self.classes, name=self.name)
+        return encoding.encode(
+            encoding.Content(
+                self.inputs,
+                self.labels,
+                kind=self.kind,
+                classes=self.classes,
+                vocabulary=self.vocabulary,
+                columns=dict(self._columns),
+                name=self.name,
+            )
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Dataset:
@@ -239,8 +375,17 @@ class Dataset:
         DatasetError
             If the bytes are anything else; they may come from a stranger.
         """
-        inputs, labels, classes, name = encoding.decode(data)
-        return cls(inputs, labels, classes=classes, name=name)
+        content = encoding.decode(data)
+        none = content.kind == "regression" and content.classes == 0
+        return cls(
+            content.inputs,
+            content.labels,
+            classes=None if none else content.classes,
+            kind=content.kind,
+            vocabulary=content.vocabulary or None,
+            columns=content.columns,
+            name=content.name,
+        )
 
     @property
     def cid(self) -> CID:
@@ -248,107 +393,69 @@ class Dataset:
         return build(chunks_of(self.encode()))
 
     def summary(self) -> pd.DataFrame:
-        """Return a table with the columns class, rows and share."""
-        import pandas as pd
+        """Return a table of the labels.
 
-        counts = np.bincount(self.labels, minlength=self.classes)
-        return pd.DataFrame(
-            {"class": np.arange(self.classes), "rows": counts, "share": counts / len(self)}
-        )
+        Returns
+        -------
+        pandas.DataFrame
+            For classification the columns class, rows and share; for next-token prediction
+            token, positions and share, the most frequent first; for regression output, mean,
+            deviation, minimum, median and maximum, a row for each number to predict.
+        """
+        from neuronexus_kernel.datasets.showing import table
 
-
-def _array(values: ArrayLike, what: str) -> NDArray[np.generic]:
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"The {what} are no array: {error}.") from None
+        return table(self)
 
 
-def _checked_inputs(values: ArrayLike) -> Inputs:
-    array = _array(values, "inputs")
-    if array.dtype.kind not in "fiub":
-        raise DatasetError(f"The inputs are {array.dtype}; they must be numbers.")
-    if array.ndim < 2:
+def _fields(
+    inputs: ArrayLike, labels: ArrayLike, classes: int | None, vocabulary: int | None, kind: Kind
+) -> dict[str, object]:
+    """Return the checked fields of a data set for classification or regression."""
+    fields: dict[str, object] = {"vocabulary": 0}
+    checked: Inputs
+    if vocabulary is None:
+        checked = checking.checked_numbers(inputs)
+    else:
+        checked = checking.checked_tokens(inputs)
+        fields["vocabulary"] = checking.checked_count("vocabulary", vocabulary, checked)
+    fields["inputs"] = checked
+    if kind == "classification":
+        found = checking.checked_classes(labels, len(checked))
+        count = checking.checked_count("classes", classes, found)
+        return {**fields, "labels": found, "classes": count}
+    if classes is not None:
+        raise DatasetError(f"A data set for regression has no classes; leave out {classes=}.")
+    quantities = checking.checked_quantities(labels, len(checked))
+    return {**fields, "labels": quantities, "classes": 0}
+
+
+def _next_token_fields(
+    inputs: ArrayLike, labels: ArrayLike, classes: int | None, vocabulary: int | None
+) -> dict[str, object]:
+    if classes is not None and vocabulary is not None and classes != vocabulary:
         raise DatasetError(
-            f"The inputs have shape {array.shape}; they need rows and at least one value in "
-            "each, as in (n, features). Reshape a single column with inputs.reshape(-1, 1)."
+            f"For next-token prediction the vocabulary is the classes: {classes=} and "
+            f"{vocabulary=} differ."
         )
-    if array.size == 0:
-        raise DatasetError(f"The data set is empty: its inputs have shape {array.shape}.")
-    with np.errstate(over="ignore"):
-        inputs = _own(array, np.float32)
-    if not np.isfinite(inputs).all():
-        row, at, value = _first_bad_value(array, inputs)
-        raise DatasetError(
-            f"Row {row} of the inputs holds {value} at {at}. Remove such rows or fill them in."
-        )
-    return inputs
+    given = classes if vocabulary is None else vocabulary
+    tokens = checking.checked_tokens(inputs)
+    following = checking.checked_next_tokens(labels, tokens)
+    count = checking.checked_count("vocabulary", given, tokens, following)
+    return {"inputs": tokens, "labels": following, "classes": count, "vocabulary": count}
 
 
-def _first_bad_value(
-    given: NDArray[np.generic], inputs: Inputs
-) -> tuple[int, tuple[int, ...], object]:
-    """Return row, position within the row and value of the first that is not finite."""
-    position = np.unravel_index(int(np.argmin(np.isfinite(inputs))), inputs.shape)
-    row, *at = (int(index) for index in position)
-    return row, tuple(at), given[position]
+def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Mark an array that nobody else holds as read-only, so that it is not copied again."""
+    array.flags.writeable = False
+    return array
 
 
-def _own(array: NDArray[np.generic], dtype: type[Scalar]) -> NDArray[Scalar]:
-    """Return the array in this type and C order, read-only, and shared with nobody who writes."""
-    result = np.ascontiguousarray(array, dtype=dtype)
-    if result.flags.writeable and np.shares_memory(result, array):
-        result = result.copy()
-    result.flags.writeable = False
-    return result
-
-
-def _checked_labels(values: ArrayLike, rows: int) -> Labels:
-    array = _array(values, "labels")
-    if array.ndim != 1:
-        raise DatasetError(
-            f"The labels have shape {array.shape}; they need one number per row, shape ({rows},)."
-            " Turn one-hot rows into numbers with labels.argmax(axis=1)."
-        )
-    if len(array) != rows:
-        raise DatasetError(f"There are {rows} rows of inputs, but {len(array)} labels.")
-    if array.dtype.kind == "f":
-        array = _whole_numbers(array)
-    elif array.dtype.kind not in "iub":
-        raise DatasetError(f"The labels are {array.dtype}; number the classes from 0.")
-    bad = np.less(array, 0) | np.greater(array, np.iinfo(np.int32).max)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DatasetError(f"Row {row} has the label {array[row]}; labels count from 0.")
-    return _own(array, np.int64)
-
-
-def _whole_numbers(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    bad = ~(np.isfinite(array) & (np.abs(array) < 2**31) & (np.floor(array) == array))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DatasetError(f"Row {row} has the label {array[row]}, which is no whole number.")
-    return array.astype(np.int64)
-
-
-def _checked_classes(classes: int | None, labels: Labels) -> int:
-    needed = int(labels.max()) + 1
-    if classes is None:
-        return needed
-    if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 1:
-        raise DatasetError(f"classes must be a whole number above zero, not {classes!r}.")
-    if needed > classes:
-        row = int(np.argmax(labels >= classes))
-        raise DatasetError(
-            f"Row {row} has the label {labels[row]}, but there are {classes} classes "
-            f"(labels 0 to {classes - 1})."
-        )
-    return int(classes)
-
-
-def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= _NAME_LIMIT or not name.isprintable():
-        raise DatasetError(
-            f"The name of a data set is printable text of 1 to {_NAME_LIMIT} characters."
-        )
-    return name
+def _told(dataset: Dataset) -> str:
+    kind = "" if dataset.kind == "classification" else f"{dataset.kind}, "
+    tokens = f"{dataset.vocabulary} tokens, " if dataset.vocabulary else ""
+    outputs = (
+        f"outputs of shape {dataset.output_shape}"
+        if dataset.kind == "regression"
+        else f"{dataset.classes} classes"
+    )
+    return f"{kind}input shape {dataset.input_shape}, {tokens}{outputs}"

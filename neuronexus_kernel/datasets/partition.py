@@ -6,36 +6,58 @@ Every scheme gives each client at least one row and no row to two clients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from neuronexus_kernel.datasets.splitting import by_class, checked_seed, permutation
+from neuronexus_kernel.datasets import schemes
+from neuronexus_kernel.datasets.checking import Column, Labels
+from neuronexus_kernel.datasets.splitting import Rows, checked_seed
 from neuronexus_kernel.errors import DatasetError
 
-Rows = NDArray[np.int64]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-IID, DIRICHLET = "iid", "dirichlet"
+    from neuronexus_kernel.datasets.dataset import Dataset
+
+IID, DIRICHLET, SHARDS, QUANTITY, COLUMN = "iid", "dirichlet", "shards", "quantity", "column"
+
+SCHEMES: Mapping[str, str | None] = MappingProxyType(
+    {
+        IID: "samples_per_client",
+        DIRICHLET: "alpha",
+        SHARDS: "shards_per_client",
+        QUANTITY: "alpha",
+        COLUMN: "column",
+    }
+)
+"""Each scheme's own field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Partition:
-    """A way to share rows out; made by `iid` and `dirichlet`.
+    """A way to share rows out; made by `iid`, `shards`, `dirichlet`, `quantity`, `by_column`.
 
     Attributes
     ----------
     scheme
-        ``"iid"`` or ``"dirichlet"``.
+        One of `SCHEMES`.
     clients
         Number of shares.
     seed
-        The same seed gives the same shares.
+        The same seed gives the same shares; 0 for column, which draws nothing.
     samples_per_client
         For iid: rows of each client; None shares out all rows.
     alpha
-        For dirichlet: how even the clients' mixes of classes are; small is uneven.
+        For dirichlet: how even the clients' mixes of classes are; for quantity: how even their
+        sizes are.  Small is uneven.
+    shards_per_client
+        For shards: how many pieces of the rows in label order each client gets.
+    column
+        For column: its name.
 
     Raises
     ------
@@ -48,20 +70,27 @@ class Partition:
     seed: int = 0
     samples_per_client: int | None = None
     alpha: float | None = None
+    shards_per_client: int | None = None
+    column: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scheme, str) or self.scheme not in SCHEMES:
+            raise DatasetError(
+                f"There is no partition scheme {self.scheme!r}; use {', '.join(SCHEMES)}."
+            )
         _check_count("clients", self.clients)
         checked_seed(self.seed)
-        if self.scheme == IID:
-            if self.samples_per_client is not None:
-                _check_count("samples_per_client", self.samples_per_client)
-            _check_absent("alpha", self.alpha, self.scheme)
-        elif self.scheme == DIRICHLET:
-            # 1 and 1.0 are the same partition, so they are written down the same.
-            object.__setattr__(self, "alpha", _checked_alpha(self.alpha))
-            _check_absent("samples_per_client", self.samples_per_client, self.scheme)
-        else:
-            raise DatasetError(f"There is no partition scheme {self.scheme!r}; use iid, dirichlet.")
+        own = SCHEMES[self.scheme]
+        for field in _OWN_FIELDS:
+            value = getattr(self, field)
+            if field == own:
+                object.__setattr__(self, field, _OWN_FIELDS[field](field, value, self.scheme))
+            elif value is not None:
+                raise DatasetError(
+                    f"{field} does not belong to the partition scheme {self.scheme!r}."
+                )
+        if self.scheme == COLUMN and self.seed != 0:
+            raise DatasetError(f"seed is 0 for a partition by column, not {self.seed}.")
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{k}={v!r}" for k, v in self.to_dict().items() if k != "scheme")
@@ -70,10 +99,10 @@ class Partition:
     def to_dict(self) -> dict[str, str | int | float]:
         """Return the partition as plain data, without the fields that its scheme lacks."""
         fields: dict[str, str | int | float] = {"scheme": self.scheme, "clients": self.clients}
-        if self.samples_per_client is not None:
-            fields["samples_per_client"] = self.samples_per_client
-        if self.alpha is not None:
-            fields["alpha"] = self.alpha
+        for field in _OWN_FIELDS:
+            value = getattr(self, field)
+            if value is not None:
+                fields[field] = value
         return {**fields, "seed": self.seed}
 
     @classmethod
@@ -85,20 +114,22 @@ class Partition:
         DatasetError
             If a field is missing, unknown or out of range.
         """
-        known = {"scheme", "clients", "seed", "samples_per_client", "alpha"}
+        known = {"scheme", "clients", "seed", *_OWN_FIELDS}
         if not isinstance(data, Mapping) or not {"scheme", "clients"} <= set(data) <= known:
             raise DatasetError(f"A partition is a mapping with some of {sorted(known)}.")
         return cls(**data)  # type: ignore[arg-type]
 
-    def assign(self, labels: NDArray[np.int64], classes: int) -> list[Rows]:
+    def assign(self, labels: Labels, classes: int, column: Column | None = None) -> list[Rows]:
         """Return each client's row numbers.
 
         Parameters
         ----------
         labels
-            Class of every row, shape ``(n,)``.
+            Label of every row: classes (n,), quantities (n, ...) or tokens (n, length).
         classes
             How many classes there are.
+        column
+            For the scheme column: its value for every row, shape ``(n,)``.
 
         Returns
         -------
@@ -108,15 +139,29 @@ class Partition:
         Raises
         ------
         DatasetError
-            If there are too few rows.
+            If there are too few rows, or the scheme goes by labels or by a column and these are
+            not of the right kind.
         """
-        needed = self.clients * (self.samples_per_client or 1)
-        if needed > len(labels):
+        if self.scheme == COLUMN:
+            return schemes.by_column(self.clients, str(self.column), column, len(labels))
+        each = self.samples_per_client or self.shards_per_client or 1
+        if self.clients * each > len(labels):
+            fewer = {IID: " or fewer rows for each", SHARDS: " or fewer shards for each"}
+            advice = fewer.get(self.scheme, "") if each > 1 else ""
             raise DatasetError(
-                f"{self} needs {needed} rows, but there are {len(labels)}. Ask for fewer clients"
-                f"{' or fewer rows for each' if self.samples_per_client else ''}."
+                f"{self} needs {self.clients * each} rows, but there are {len(labels)}. "
+                f"Ask for fewer clients{advice}."
             )
-        shares = _iid(self, labels) if self.alpha is None else _dirichlet(self, labels, classes)
+        if self.scheme == IID:
+            shares = schemes.iid(len(labels), self.clients, self.samples_per_client, self.seed)
+        elif self.scheme == QUANTITY:
+            shares = schemes.quantity(len(labels), self.clients, self.alpha or 0, self.seed)
+        elif self.scheme == SHARDS:
+            values = schemes.one_value_per_row(labels, str(self))
+            shares = schemes.shards(values, self.clients, self.shards_per_client or 1, self.seed)
+        else:
+            binned, classes = schemes.as_classes(labels, classes, str(self))
+            shares = schemes.dirichlet(binned, classes, self.clients, self.alpha or 0, self.seed)
         return [np.sort(rows) for rows in shares]
 
 
@@ -135,15 +180,35 @@ def iid(clients: int, samples_per_client: int | None = None, seed: int = 0) -> P
     return Partition(scheme=IID, clients=clients, samples_per_client=samples_per_client, seed=seed)
 
 
+def shards(clients: int, shards_per_client: int = 2, seed: int = 0) -> Partition:
+    """Cut the rows, in the order of their labels, into shards and give each client a few.
+
+    With 2 shards most clients see two classes: the "pathological non-IID" data of McMahan et al.
+    2017, "Communication-efficient learning of deep networks from decentralized data",
+    arXiv 1602.05629.  Quantities are put in order likewise; tokens have no one label to go by.
+
+    Parameters
+    ----------
+    clients
+        Number of clients.
+    shards_per_client
+        Shards of each client; sizes of shards differ by one row at most.
+    seed
+        Decides the order of rows with equal labels, and who gets which shards.
+    """
+    return Partition(scheme=SHARDS, clients=clients, shards_per_client=shards_per_client, seed=seed)
+
+
 def dirichlet(clients: int, alpha: float, seed: int = 0) -> Partition:
     """Share all rows out so that clients differ in their mix of classes.
 
     Each client draws its own mix from a Dirichlet distribution around the mix of all rows and
     then as many rows as the others (sizes differ by one at most); classes that are used up drop
-    out of the mixes that follow.  Source: Hsu, Qi and Brown 2019, "Measuring the effects of
-    non-identical data distribution for federated visual classification", arXiv 1909.06335, with
-    alpha counted per class, as Reddi et al. 2021 (arXiv 2003.00295) and most libraries do: the
-    paper's own alpha is this one times the number of classes.
+    out of the mixes that follow.  A quantity counts as one of 10 classes, its tenth of all rows.
+    Source: Hsu, Qi and Brown 2019, "Measuring the effects of non-identical data distribution for
+    federated visual classification", arXiv 1909.06335, with alpha counted per class, as Reddi et
+    al. 2021 (arXiv 2003.00295) and most libraries do: the paper's own alpha is this one times
+    the number of classes.
 
     Parameters
     ----------
@@ -159,70 +224,75 @@ def dirichlet(clients: int, alpha: float, seed: int = 0) -> Partition:
     return Partition(scheme=DIRICHLET, clients=clients, alpha=alpha, seed=seed)
 
 
-def _even_sizes(rows: int, clients: int) -> list[int]:
-    return [rows // clients + (client < rows % clients) for client in range(clients)]
+def quantity(clients: int, alpha: float, seed: int = 0) -> Partition:
+    """Share all rows out at random, so that clients differ in how many they hold and no more.
 
+    Each client has one row, and the rest are dealt in shares drawn from a symmetric Dirichlet
+    distribution.  Source: Li, Diao, Chen and He 2022, "Federated learning on non-IID data
+    silos: an experimental study", arXiv 2102.02079, "quantity skew".
 
-def _iid(partition: Partition, labels: NDArray[np.int64]) -> list[Rows]:
-    rows = permutation(len(labels), partition.seed)
-    if partition.samples_per_client is not None:
-        rows = rows[: partition.clients * partition.samples_per_client]
-    ends = np.cumsum(_even_sizes(len(rows), partition.clients))
-    return np.split(rows, ends[:-1])
-
-
-def _dirichlet(partition: Partition, labels: NDArray[np.int64], classes: int) -> list[Rows]:
-    assert partition.alpha is not None
-    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([partition.seed, 1])))
-    rows = by_class(labels, partition.seed)
-    left = np.bincount(labels, minlength=classes)
-    begin = np.concatenate([[0], np.cumsum(left)[:-1]])
-    prior = left / left.sum()
-    alphas = partition.alpha * np.count_nonzero(left) * prior
-    shares: list[Rows] = []
-    for size in _even_sizes(len(labels), partition.clients):
-        mix = _draw_mix(random, alphas, prior)
-        take = _draw_rows(random, mix, left, size)
-        chosen = [rows[at : at + count] for at, count in zip(begin, take, strict=True)]
-        shares.append(np.concatenate(chosen))
-        begin, left = begin + take, left - take
-    return shares
-
-
-def _draw_mix(
-    random: np.random.Generator, alphas: NDArray[np.float64], prior: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Draw a mix of classes; classes without rows have none of it."""
-    mix = np.zeros_like(alphas)
-    present = alphas > 0
-    mix[present] = random.dirichlet(alphas[present])
-    if np.isfinite(mix).all() and mix.sum() > 0:
-        return mix
-    # So small an alpha that the draw underflows: in the limit, a single class.
-    mix[:] = 0
-    mix[random.choice(len(mix), p=prior)] = 1
-    return mix
-
-
-def _draw_rows(
-    random: np.random.Generator,
-    mix: NDArray[np.float64],
-    left: NDArray[np.int64],
-    size: int,
-) -> NDArray[np.int64]:
-    """Draw how many rows of each class a client gets, never more than are left.
-
-    Draws of a class that is used up are repeated among the others, which is the same as drawing
-    row by row without replacement of classes.
+    Parameters
+    ----------
+    clients
+        Number of clients.
+    alpha
+        Concentration: 100 gives nearly equal sizes, 0.1 gives most rows to a few clients.
+    seed
+        The same seed gives the same shares (with the same numpy, whose Dirichlet draws may
+        change between versions).
     """
-    take = np.zeros_like(left)
-    while (missing := size - int(take.sum())) > 0:
-        weights = np.where(take < left, mix, 0.0)
-        if weights.sum() <= 0:
-            weights = (left - take).astype(np.float64)
-        drawn = random.multinomial(missing, weights / weights.sum())
-        take = np.minimum(take + drawn, left)
-    return take
+    return Partition(scheme=QUANTITY, clients=clients, alpha=alpha, seed=seed)
+
+
+def by_column(dataset: Dataset, column: str) -> Partition:
+    """Make a client of every distinct value of a column, such as each writer or hospital.
+
+    Parameters
+    ----------
+    dataset
+        The rows; give them a column with ``Dataset(..., columns={"writer": values})`` or
+        `Dataset.with_column`.  It stays with the rows through `Dataset.subset` and `split`.
+    column
+        Its name.  Clients are in the order of the sorted values.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such column.
+    """
+    distinct = np.unique(dataset.column(column))
+    return Partition(scheme=COLUMN, clients=len(distinct), column=column)
+
+
+def plot(
+    data: Dataset | Sequence[Dataset] | Mapping[str, Dataset], partition: Partition | None = None
+) -> Figure:
+    """Draw who holds what: each client's rows, by class, and its size.
+
+    Parameters
+    ----------
+    data
+        A data set and how it is shared out; or the shares, one data set per client, by name or
+        in order.
+    partition
+        How a single data set is shared out.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For few clients one circle for each client and class, its area the number of rows; for
+        many a map, in which clients are in the order of their most frequent classes.  Quantities
+        are put in bins, and of tokens the most frequent are shown.
+
+    Raises
+    ------
+    DatasetError
+        If there is no client, the shares do not go together, or `partition` is missing or too
+        much.
+    """
+    from neuronexus_kernel.datasets.plotting import who_holds_what
+
+    return who_holds_what(data, partition)
 
 
 def _check_count(field: str, value: object) -> None:
@@ -230,12 +300,35 @@ def _check_count(field: str, value: object) -> None:
         raise DatasetError(f"{field} must be a whole number above zero, not {value!r}.")
 
 
-def _checked_alpha(value: object) -> float:
+def _checked_samples(field: str, value: object, scheme: str) -> object:
+    if value is not None:
+        _check_count(field, value)
+    return value
+
+
+def _checked_shards(field: str, value: object, scheme: str) -> object:
+    _check_count(field, value)
+    return value
+
+
+def _checked_alpha(field: str, value: object, scheme: str) -> object:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1e9:
+        # 1 and 1.0 are the same partition, so they are written down the same.
         return float(value)
     raise DatasetError(f"alpha must be a number above zero, such as 0.3, not {value!r}.")
 
 
-def _check_absent(field: str, value: object, scheme: str) -> None:
-    if value is not None:
-        raise DatasetError(f"{field} does not belong to the partition scheme {scheme!r}.")
+def _checked_column(field: str, value: object, scheme: str) -> object:
+    if isinstance(value, str) and value:
+        return value
+    raise DatasetError(f"column must be the name of a column, not {value!r}.")
+
+
+_OWN_FIELDS: Mapping[str, Callable[[str, object, str], object]] = MappingProxyType(
+    {
+        "samples_per_client": _checked_samples,
+        "alpha": _checked_alpha,
+        "shards_per_client": _checked_shards,
+        "column": _checked_column,
+    }
+)

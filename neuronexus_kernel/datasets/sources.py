@@ -1,4 +1,4 @@
-"""Well-known data sets: digits, which comes with scikit-learn, and MNIST."""
+"""Well-known data sets (digits and diabetes come with scikit-learn; MNIST), and any text."""
 
 from __future__ import annotations
 
@@ -61,6 +61,68 @@ def digits() -> Dataset:
 
     inputs, labels = load_digits(return_X_y=True)
     return Dataset(inputs / 16, labels, classes=10, name="digits")
+
+
+def diabetes() -> Dataset:
+    """Return 442 diabetes patients and how far the disease went on in a year, from scikit-learn.
+
+    Returns
+    -------
+    Dataset
+        For regression: ``input_shape`` (10,), age, sex, body mass index, blood pressure and six
+        serum measurements, centred and scaled to unit variance; labels (442, 1), the progression
+        in units of 100.  Source: B. Efron, T. Hastie, I. Johnstone and R. Tibshirani, "Least
+        angle regression", Annals of Statistics 32(2), 2004.
+    """
+    from sklearn.datasets import load_diabetes
+
+    inputs, labels = load_diabetes(return_X_y=True)
+    # scikit-learn scales each column to a sum of squares of 1, on which training hardly moves.
+    inputs *= np.sqrt(len(inputs))
+    return Dataset(inputs, labels / 100, kind="regression", name="diabetes")
+
+
+def text(source: str | Path, length: int = 64, *, name: str | None = None) -> Dataset:
+    """Return a text as sequences of bytes, of which each is to be foretold from those before it.
+
+    Parameters
+    ----------
+    source
+        The text itself, or a `pathlib.Path` of a file; its bytes (UTF-8) are the tokens.
+    length
+        Length of a sequence.  They follow each other without a gap; what is left over at the end
+        is left out.
+    name
+        What to call the data set; by default the file's name, or ``"text"``.
+
+    Returns
+    -------
+    Dataset
+        For next-token prediction: ``input_shape`` (length,), 256 classes.
+
+    Raises
+    ------
+    DatasetError
+        If the file cannot be read, or the text is shorter than ``length + 1`` bytes.
+    """
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise DatasetError(f"length must be a whole number above zero, not {length!r}.")
+    if isinstance(source, Path):
+        try:
+            data = source.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{source} cannot be read: {error.strerror or error}.") from None
+    else:
+        data = source.encode()
+    if len(data) <= length:
+        raise DatasetError(
+            f"The text has {len(data)} bytes; sequences of {length} need {length + 1} or more."
+        )
+    values = np.frombuffer(data, np.uint8)
+    starts = np.arange((len(values) - 1) // length) * length
+    tokens = values[starts[:, np.newaxis] + np.arange(length + 1)]
+    given = source.name if isinstance(source, Path) else "text"
+    return Dataset.from_tokens(tokens, 256, name=name or given)
 
 
 def mnist(

@@ -25,16 +25,21 @@ def checked_seed(seed: int) -> int:
     return seed
 
 
-def permutation(count: int, seed: int) -> Rows:
-    """Return the numbers below `count` in an order fixed by the seed."""
+def permutation(count: int, seed: int | Sequence[int]) -> Rows:
+    """Return the numbers below `count` in an order fixed by the seed, or seeds."""
     words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
     return np.argsort(np.asarray(words, dtype=np.uint64), kind="stable").astype(np.int64)
 
 
 def by_class(labels: NDArray[np.int64], seed: int) -> Rows:
     """Return all row numbers class by class, shuffled within each class."""
-    order = permutation(len(labels), seed)
-    return order[np.argsort(labels[order], kind="stable")]
+    return by_value(labels, seed)
+
+
+def by_value(values: NDArray[np.int64] | NDArray[np.float32], seed: int) -> Rows:
+    """Return all row numbers in the order of their values, shuffled among equal ones."""
+    order = permutation(len(values), seed)
+    return order[np.argsort(values[order], kind="stable")]
 
 
 def split(labels: NDArray[np.int64], fractions: Mapping[str, float], seed: int) -> dict[str, Rows]:
