@@ -33,13 +33,12 @@ from neuronexus_kernel.federation._flower import (
     acting_as,
     results,
 )
-from neuronexus_kernel.federation.grid import LocalGrid
+from neuronexus_kernel.federation.grid import FIRST_NODE, LocalGrid
 from neuronexus_kernel.federation.participants import whole_number
 
 Value: TypeAlias = bool | int | float | str
 Config: TypeAlias = Mapping[str, "Value | Config"]
 
-_FIRST_NODE = 1000
 _RUN_ID = 1
 _MOST_CLIENTS = 100_000
 
@@ -189,8 +188,8 @@ class _Nodes:
     ) -> None:
         self._app = app
         self.contexts = {
-            _FIRST_NODE + place: Context(
-                _RUN_ID, _FIRST_NODE + place, dict(config), RecordDict(), dict(shared)
+            FIRST_NODE + place: Context(
+                _RUN_ID, FIRST_NODE + place, dict(config), RecordDict(), dict(shared)
             )
             for place, config in enumerate(configs)
         }
@@ -226,7 +225,7 @@ class _Nodes:
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
     def _note(self, message: Message, reason: str) -> None:
-        partition = message.metadata.dst_node_id - _FIRST_NODE
+        partition = message.metadata.dst_node_id - FIRST_NODE
         if not self.failures:
             warnings.warn(
                 f"Client {partition} failed at {message.metadata.message_type!r}: {reason}. The "

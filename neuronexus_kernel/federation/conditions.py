@@ -11,16 +11,11 @@ from neuronexus_kernel.errors import InvalidInputError, RecipeError
 from neuronexus_kernel.federation._flower import Strategy
 from neuronexus_kernel.federation.participants import whole_number
 from neuronexus_kernel.federation.recipe import Recipe
+from neuronexus_kernel.federation.strategies import STRATEGIES
 from neuronexus_kernel.federation.weights import check_loss, check_shapes, check_task
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset
-
-LINEAR = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
-"""Strategies that see no more of a cohort than its weighted mean."""
-
-PERSONAL = ("FedBN", "FedPer", "Ditto")
-"""Strategies with which each client has a model of its own."""
 
 LARGEST_COHORT = 1_000
 """Clients whose updates are held in memory one by one."""
@@ -70,6 +65,19 @@ def strategy_name(recipe: Recipe, strategy: object) -> str:
     return type(strategy).__name__ if isinstance(strategy, Strategy) else recipe.strategy
 
 
+def is_named(name: str, strategy: object) -> bool:
+    """Tell whether a name is in the catalogue and an object of that name is the one meant."""
+    if not isinstance(strategy, Strategy):
+        return name in STRATEGIES
+    ours_or_flowers = ("flwr.serverapp.strategy", "neuronexus_kernel.federation.strategies")
+    return name in STRATEGIES and type(strategy).__module__.startswith(ours_or_flowers)
+
+
+def is_personal(name: str, strategy: object) -> bool:
+    """Tell whether clients keep tensors of their own with a strategy."""
+    return is_named(name, strategy) and STRATEGIES[name].personal
+
+
 def check_size(
     size: int, recipe: Recipe, strategy: object, *, presum: bool, keep_updates: bool
 ) -> None:
@@ -81,18 +89,17 @@ def check_size(
         If not; the message says what to do instead.
     """
     name = strategy_name(recipe, strategy)
-    linear = name in LINEAR and recipe.privacy == "none"
-    if isinstance(strategy, Strategy):
-        linear = linear and type(strategy).__module__.startswith("flwr.serverapp.strategy")
+    linear = recipe.privacy == "none" and is_named(name, strategy) and STRATEGIES[name].linear
+    summable = ", ".join(each for each, spec in STRATEGIES.items() if spec.linear)
     if not presum and size > LARGEST_COHORT:
-        advice = "pass presum=True" if linear else f"or use one of {', '.join(LINEAR)} with presum"
+        advice = "pass presum=True" if linear else f"or use one of {summable} with presum"
         raise InvalidInputError(
             f"clients_per_round is {size}, but {name} holds the updates of all of them at once, "
             f"and more than {LARGEST_COHORT} would not fit: ask for fewer, {advice}."
         )
     if presum and not linear:
         raise InvalidInputError(
-            f"presum is for strategies that take a weighted mean ({', '.join(LINEAR)}), without "
+            f"presum is for strategies that take a weighted mean ({summable}), without "
             f"privacy, not for {name}."
         )
     if keep_updates and name == "FedBuff":

@@ -37,6 +37,9 @@ from neuronexus_kernel.federation._flower import (
 Handler: TypeAlias = Callable[[list[Message]], Iterable[Message]]
 """Answers the messages of one exchange, given sorted by node; replies may come in any order."""
 
+FIRST_NODE = 1000
+"""Node id of the first partition; Flower keeps small numbers for itself."""
+
 _ONE_RUN_AT_A_TIME = threading.RLock()
 _PATIENCE = 12
 

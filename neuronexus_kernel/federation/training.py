@@ -1,7 +1,7 @@
 """One training run on this machine, from a recipe and data to weights and a history.
 
-This is where the parts meet: data become clients, the plan chooses an executor, `LocalGrid` joins
-them to a Flower strategy, and each round is evaluated, saved and reported.
+`train` checks what it is given, plans, opens the checkpoint if there is one, and has the job done
+(`job`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, cast
 
@@ -19,49 +18,37 @@ import numpy as np
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.datasets.task import METRIC_OF
 from neuronexus_kernel.errors import InvalidInputError
-from neuronexus_kernel.federation import snapshot
 from neuronexus_kernel.federation._flower import Strategy
-from neuronexus_kernel.federation.checkpoint import Checkpoint, Saved, States, check_same
-from neuronexus_kernel.federation.client_app import CohortApp
+from neuronexus_kernel.federation.checkpoint import Checkpoint, Saved, check_same
 from neuronexus_kernel.federation.conditions import (
-    PERSONAL,
     check_size,
     checked_recipe,
     cohort_size,
+    is_personal,
     starting_weights,
     strategy_name,
 )
-from neuronexus_kernel.federation.executors.base import Client, Executor
 from neuronexus_kernel.federation.executors.plan import (
     Plan,
     library_versions,
-    make_executor,
     make_plan,
 )
-from neuronexus_kernel.federation.executors.threads import torch_threads
-from neuronexus_kernel.federation.grid import LocalGrid
-from neuronexus_kernel.federation.measuring import measure_of, own_tensors
+from neuronexus_kernel.federation.job import Job, run_job
 from neuronexus_kernel.federation.participants import (
     check_dataset,
     described,
     named_clients,
-    training_sample,
     whole_number,
 )
 from neuronexus_kernel.federation.recipe import Recipe
-from neuronexus_kernel.federation.recorder import Enough, Listener, Measure, Recorder, RoundRecord
+from neuronexus_kernel.federation.recorder import Listener
 from neuronexus_kernel.federation.result import RoundReport, TrainingResult
 from neuronexus_kernel.federation.server_app import (
     check_strategy_object,
-    execute,
-    make_strategy,
 )
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset, Partition
-
-FIRST_NODE = 1000
-"""Node id of partition 0; Flower keeps small numbers for itself."""
 
 _MOST_ROUNDS = 1_000_000
 
@@ -132,7 +119,7 @@ def train(
     presum
         Let clients' updates be summed in chunks before the strategy sees them, so that the memory
         does not grow with the cohort.  Only for strategies that take a weighted mean
-        (`conditions.LINEAR`), and needed above 1,000 clients a round.  The sum is rounded in
+        (`StrategySpec.linear`), and needed above 1,000 clients a round.  The sum is rounded in
         another order.
     plan
         The `plan` of an earlier result, to execute this run in the same way; it takes the place
@@ -191,13 +178,13 @@ def train(
                 executor=executor,
                 dtype=dtype,
                 corrections=name == "SCAFFOLD",
-                own=name in PERSONAL,
+                own=is_personal(name, strategy),
             )
         else:
             chosen = Plan.from_dict(replayed)
             presum = bool(replayed.get("presum", False))
         check_size(size, recipe, strategy, presum=presum, keep_updates=keep_updates)
-        job = _Job(
+        job = Job(
             recipe=recipe,
             clients=clients,
             size=size,
@@ -225,147 +212,10 @@ def train(
             saved = _open(store, arguments, job, checkpoint)
         show = stack.enter_context(_progress(job, saved, shown=progress))
         listeners: list[Listener] = [show] if on_round is None else [show, on_round]
-        return _trained(job, store, saved, listeners)
+        return run_job(job, store, saved, listeners)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    """What the arguments of `train` came to, checked."""
-
-    recipe: Recipe
-    clients: Mapping[str, Client]
-    size: int
-    strategy: Strategy | None
-    start: dict[str, np.ndarray]
-    plan: Plan
-    presum: bool
-    rounds: int
-    seed: int
-    evaluate_every: int
-    validation: Dataset | None
-    keep_updates: bool
-    metric: str
-
-    def described(self) -> dict[str, Node]:
-        """Return what a checkpoint compares: all that decides weights and history."""
-        given = None if self.strategy is None else snapshot.described(self.strategy)
-        return {
-            "recipe": self.recipe.to_dict(),
-            "clients_per_round": self.size,
-            "strategy": cast(Node, given),
-            "seed": self.seed,
-            "evaluate_every": self.evaluate_every,
-            "validation": None if self.validation is None else str(self.validation.cid),
-            "keep_updates": self.keep_updates,
-            "presum": self.presum,
-        }
-
-    def measure(self, states: Callable[[], States] | None) -> Measure | None:
-        """Return what measures a round; None if nothing is measured."""
-        if not self.evaluate_every:
-            return None
-        data = self.validation
-        if data is None:
-            shares = [client.dataset for client in self.clients.values()]
-            data = training_sample(shares, self.seed)
-        return measure_of(
-            self.recipe.architecture,
-            data,
-            states=states,
-            clients=len(self.clients),
-            seed=self.seed,
-        )
-
-    def planned(self, engine: Strategy | None = None) -> dict[str, object]:
-        """Return how the run is executed, to be recorded and replayed."""
-        plan = {**self.plan.to_dict(), "presum": self.presum}
-        return plan if engine is None else {**plan, "strategy": type(engine).__name__}
-
-
-def _trained(
-    job: _Job,
-    store: Checkpoint | None,
-    saved: Saved | None,
-    listeners: Sequence[Listener],
-) -> TrainingResult:
-    """Train the rounds that are not trained yet; return the result of all."""
-    nodes = {FIRST_NODE + client.partition_id: client for client in job.clients.values()}
-    names = {client.partition_id: name for name, client in job.clients.items()}
-    first = 1 if saved is None else saved.round + 1
-    interrupted = False
-    with ExitStack() as stack:
-        executor = stack.enter_context(_executor(job.plan))
-        grid = LocalGrid(
-            lambda messages: app(messages),
-            tuple(nodes),
-            cohort_size=job.size,
-            seed=job.seed,
-            first_round=first,
-        )
-        stack.enter_context(grid.session())
-        stack.enter_context(torch_threads(job.plan.threads))
-        engine = job.strategy or make_strategy(job.recipe, cohort_size=job.size, clients=len(nodes))
-
-        def save(record: RoundRecord) -> None:
-            if store is not None:
-                store.save(
-                    record.report,
-                    record.weights,
-                    engine,
-                    states=app.states,
-                    asked=record.asked,
-                    updates=record.updates,
-                )
-
-        personal = type(engine).__name__ in PERSONAL
-        recorder = Recorder(
-            names,
-            job.measure((lambda: app.states) if personal else None),
-            job.rounds,
-            job.evaluate_every,
-            listeners,
-            keep_updates=job.keep_updates,
-            save=save,
-        )
-        app = CohortApp(nodes, executor, observe=recorder.trained, presum=job.presum)
-        if saved is not None:
-            recorder.go_on(saved.reports, saved.updates, saved.weights)
-            app.states = saved.states
-            saved.restore(engine)
-        try:
-            if first <= job.rounds:
-                recorder.start_clock()
-                execute(
-                    engine,
-                    grid,
-                    job.recipe,
-                    job.start if saved is None else saved.weights,
-                    rounds=job.rounds,
-                    seed=job.seed,
-                    round_end=recorder.round_end,
-                    first_round=first,
-                    rejected=lambda node, reason: recorder.rejected(node - FIRST_NODE, reason),
-                )
-        except Enough:
-            pass
-        except KeyboardInterrupt:
-            if not recorder.reports:
-                raise
-            interrupted = True
-    return TrainingResult(
-        recipe=job.recipe,
-        arrays={name: np.array(array, order="C") for name, array in recorder.weights.items()},
-        reports=tuple(recorder.reports),
-        plan=job.planned(engine),
-        seed=job.seed,
-        updates=tuple(recorder.updates),
-        interrupted=interrupted,
-        metric=job.metric,
-        own=own_tensors(app.states, names) if personal else {},
-    )
-
-
-def _open(store: Checkpoint, arguments: dict[str, Node], job: _Job, folder: object) -> Saved | None:
+def _open(store: Checkpoint, arguments: dict[str, Node], job: Job, folder: object) -> Saved | None:
     """Begin a checkpoint, or check that it is of this run and return what it holds."""
     if store.run is None:
         store.begin({"arguments": arguments, "plan": cast(Node, job.planned())})
@@ -390,14 +240,6 @@ def _open(store: Checkpoint, arguments: dict[str, Node], job: _Job, folder: obje
     return saved
 
 
-@contextmanager
-def _executor(plan: Plan) -> Iterator[Executor]:
-    """Yield the executor that a plan names, and end its workers if it has any."""
-    executor = make_executor(plan)
-    with executor if isinstance(executor, AbstractContextManager) else nullcontext():
-        yield executor
-
-
 def _digest(weights: Mapping[str, np.ndarray] | None) -> str | None:
     """Return a short name for weights, by their content."""
     if weights is None:
@@ -409,7 +251,7 @@ def _digest(weights: Mapping[str, np.ndarray] | None) -> str | None:
 
 @contextmanager
 def _progress(
-    job: _Job, saved: Saved | None, *, shown: bool
+    job: Job, saved: Saved | None, *, shown: bool
 ) -> Iterator[Callable[[RoundReport], None]]:
     """Show a progress bar if asked to; yield what it must be told of each round."""
     if not shown:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuronexus_kernel.errors import ArchitectureError, DatasetError, RecipeError
-from neuronexus_kernel.models.graph import INPUT
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset
@@ -103,14 +102,11 @@ def check_data(architecture: Architecture, dataset: Dataset, *, classes: int | N
                 else "Begin the network with an embedding."
             )
         )
-    for node in architecture.nodes:
-        if node.operator == "embedding" and INPUT in node.inputs:
-            known = node.arguments.whole("num_embeddings")
-            if known < dataset.vocabulary:
-                raise ArchitectureError(
-                    f"The embedding {node.name!r} knows {known} tokens, but {dataset.name} has "
-                    f"{dataset.vocabulary}."
-                )
+    known = architecture.vocabulary
+    if known is not None and known < dataset.vocabulary:
+        raise ArchitectureError(
+            f"The architecture knows {known} tokens, but {dataset.name} has {dataset.vocabulary}."
+        )
     architecture.check_task(dataset.input_shape, _outputs(architecture, dataset, classes))
 
 

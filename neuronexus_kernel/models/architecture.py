@@ -239,45 +239,6 @@ class Architecture:
                 f"{wanted}{meaning}."
             )
 
-    def check_inputs(self, inputs: np.ndarray) -> None:
-        """Check that examples are of the kind that the architecture takes.
-
-        Call it before training or evaluating: a token that no embedding knows ends a computation
-        with an error that names no row, or on a GPU with none that is of use.
-
-        Parameters
-        ----------
-        inputs
-            (examples, \\*shape): floats, or for an architecture of tokens whole numbers.
-
-        Raises
-        ------
-        ArchitectureError
-            If numbers are given where tokens belong or the other way round, or if a token is not
-            in the vocabulary; the message names its row.
-        """
-        known = self.vocabulary
-        if known is None:
-            if inputs.dtype.kind != "f":
-                raise ArchitectureError(
-                    f"The architecture computes with numbers, but the inputs are {inputs.dtype}; "
-                    "give them as float32, or begin the network with an embedding."
-                )
-            return
-        if inputs.dtype.kind not in "iuf":
-            raise ArchitectureError(
-                f"The architecture takes tokens, but the inputs are {inputs.dtype}; give int64."
-            )
-        fits = (inputs >= 0) & (inputs < known)
-        if inputs.dtype.kind == "f":
-            fits &= inputs == np.floor(inputs)
-        if not fits.all():
-            place = np.unravel_index(int(np.argmin(fits)), inputs.shape)
-            raise ArchitectureError(
-                f"Row {place[0]} of the inputs holds {inputs[place]}, which is no token of the "
-                f"architecture: it knows the whole numbers 0 to {known - 1}."
-            )
-
     # Weights and the module that runs them
 
     def initial_weights(self, seed: int = 0) -> dict[str, np.ndarray]:

@@ -456,11 +456,11 @@ CLIPPING = {"noise_multiplier": 1.0, "clipping_norm": 1.0}
     "options",
     [
         {"strategy": "Krum"},
-        {"strategy": "SCAFFOLD"},
+        {"strategy": "FedNova"},
         {"keep_updates": True},
         {"recipe": {"privacy": "fixed-clipping", "privacy_parameters": CLIPPING}},
     ],
-    ids=["Krum", "SCAFFOLD", "kept updates", "privacy"],
+    ids=["Krum", "FedNova", "kept updates", "privacy"],
 )
 def test_presum_is_refused_where_a_mean_is_not_enough(blobs, options):
     recipe = SMALL.with_changes(**options.pop("recipe", {}))

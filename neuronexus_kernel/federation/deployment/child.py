@@ -84,11 +84,7 @@ class Child:
     @property
     def report(self) -> Document:
         """What it said last; empty before it said anything."""
-        try:
-            written = json.loads(self._report.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return written if isinstance(written, dict) else {}
+        return _read(self._report)
 
     def wait_for_report(self, timeout: float) -> Document:
         """Wait until it says something, and return that.
@@ -122,6 +118,11 @@ class Child:
             process.wait(timeout)
         _end_group(process.pid)
         process.wait()
+
+
+def last_report(folder: Path, name: str) -> Document:
+    """Return what a child of this name said last in a folder; empty if it never was there."""
+    return _read(folder / f"{name}.json")
 
 
 def instructions() -> Document:
@@ -162,6 +163,14 @@ class Reporter:
             if said != self._said:
                 self._said = said
                 write_private(self._path, json.dumps(said).encode())
+
+
+def _read(path: Path) -> Document:
+    try:
+        written = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return written if isinstance(written, dict) else {}
 
 
 def _hold_on() -> None:

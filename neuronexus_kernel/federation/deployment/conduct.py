@@ -15,11 +15,10 @@ from neuronexus_kernel.federation.deployment.order import Order, write_round
 from neuronexus_kernel.federation.deployment.remote import RemoteNodes, round_of
 from neuronexus_kernel.federation.evaluation import Evaluator
 from neuronexus_kernel.federation.executors.base import ClientUpdate, Cohort
-from neuronexus_kernel.federation.grid import LocalGrid
+from neuronexus_kernel.federation.grid import FIRST_NODE, LocalGrid
 from neuronexus_kernel.federation.recorder import Measure, Recorder, RoundRecord
 from neuronexus_kernel.federation.server_app import execute, make_strategy
 from neuronexus_kernel.federation.strategies.replies import METRICS
-from neuronexus_kernel.federation.training import FIRST_NODE
 
 
 def conduct(folder: Path, grid: Grid) -> None:

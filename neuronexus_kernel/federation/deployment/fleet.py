@@ -92,6 +92,9 @@ class Fleet:
         Certificate of its authority, PEM.
     key
         The node's private key.
+    previous
+        Number that the node had when it was here before.  A SuperLink does not let a node in that
+        it believes to be there, as it does for a while after one was killed: so it is told first.
 
     Raises
     ------
@@ -101,7 +104,14 @@ class Fleet:
         If it does not answer.
     """
 
-    def __init__(self, address: str, authority: bytes, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(
+        self,
+        address: str,
+        authority: bytes,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        previous: int | None = None,
+    ) -> None:
         self._address = address
         self._client = FleetHttpClient.from_server_address(
             address,
@@ -113,6 +123,9 @@ class Fleet:
             ],
         )
         self._stopped = threading.Event()
+        if previous is not None:
+            with suppress(httpx.HTTPError):
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=previous))
         request = ActivateNodeRequest(
             public_key=public_pem(key), heartbeat_interval=HEARTBEAT_SECONDS
         )

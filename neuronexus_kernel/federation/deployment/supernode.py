@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.errors import HubUnavailableError
-from neuronexus_kernel.federation.deployment.child import Child
+from neuronexus_kernel.federation.deployment.child import Child, last_report
 from neuronexus_kernel.federation.deployment.tls import write_private
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class SuperNode:
     Parameters
     ----------
     folder
-        For its log and reports, and for data given as a `Dataset`; made if missing.
+        For its log and reports, and for data given as a `Dataset`; made if missing.  A node that
+        comes back finds there who it was.
     data
         The lab's examples, or the local file that holds them; see `node.load_data`.
     address
@@ -67,6 +68,7 @@ class SuperNode:
                 "executor": executor,
                 "key": str(key),
                 "partition": partition,
+                "previous": last_report(folder, "supernode").get("node"),
             },
             folder=folder,
             name="supernode",

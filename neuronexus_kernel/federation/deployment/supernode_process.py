@@ -142,7 +142,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     reporter = Reporter(Path(str(told["report"])))
-    reporter.say(state="connecting")
+    reporter.say(state="connecting", node=told["previous"])
     try:
         node = Node(
             load_data(Path(str(told["data"]))),
@@ -153,6 +153,7 @@ def main() -> None:
             str(told["address"]),
             str(told["authority"]).encode(),
             load_node_key(Path(str(told["key"]))),
+            previous=None if told["previous"] is None else int(str(told["previous"])),
         )
     except NeuroNexusError as error:
         reporter.say(state="refused", reason=str(error))

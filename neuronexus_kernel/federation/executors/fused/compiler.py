@@ -90,4 +90,9 @@ def compile_step(
     for output, derive in reversed(derivatives):
         if output.wanted:
             derive()
-    return Program(start, feed, (*forward, *backward))
+    actions = (*forward, *backward)
+    # The actions hold their sites, and these the lists: without a cut the buffers of a chunk would
+    # outlive it until the garbage collector comes by.
+    forward.clear()
+    backward.clear()
+    return Program(start, feed, actions)
