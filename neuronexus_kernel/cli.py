@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel import __version__
+from neuronexus_kernel.cli_federation import add_federation
 from neuronexus_kernel.errors import HubUnavailableError, InvalidInputError, NeuroNexusError
 from neuronexus_kernel.settings import home_directory
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands.add_parser("demo", help="play the story of three researchers, live"))
     _add_hub(commands.add_parser("hub", help="start a hub, see it, name its operators"))
+    add_federation(commands.add_parser("federation", help="train on many machines"))
     _add_ledger(commands.add_parser("ledger", help="verify the ledger of a hub"))
     return parser
 

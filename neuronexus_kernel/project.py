@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from neuronexus_kernel import sessions
 from neuronexus_kernel.content import dagcbor, new_id
 from neuronexus_kernel.contribution import AnyContribution, payload_of, put_recipe
-from neuronexus_kernel.display import card, contributions_frame, frame, metrics_text
+from neuronexus_kernel.display import (
+    card,
+    contributions_frame,
+    frame,
+    metrics_text,
+    named_metrics,
+)
 from neuronexus_kernel.errors import AuthenticationError, InvalidInputError
 from neuronexus_kernel.handles import ContributionHandle, ModelVersion, TrainingRun, load_recipe
 from neuronexus_kernel.hub import records
+from neuronexus_kernel.sessions import FederationHandle, NodeHandle
+from neuronexus_kernel.settings import home_directory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,12 +60,15 @@ class Project:
         return f"Project({self.name!r}, head=version {head.number}, recipe={self._record.recipe})"
 
     def _repr_html_(self) -> str:
+        from neuronexus_kernel.datasets import describe_outputs
+
         record = self.record
         rows = {
             "head": f"version {record.head.number} by {record.head.author}",
-            "metrics": metrics_text(record.head.metrics),
+            "metrics": metrics_text(record.head.metrics, record.metric),
             "head recipe": record.recipe,
-            "task": f"{record.metric}, inputs {record.input_shape}, {record.classes} classes",
+            "task": f"{record.metric}, inputs {record.input_shape}, "
+            + describe_outputs(record.kind, record.classes, record.output_shape),
             "owner": record.owner,
         }
         return card(f"Project {record.name}", rows)
@@ -94,7 +107,8 @@ class Project:
     def versions(self) -> pd.DataFrame:
         """Return the history of model versions, one row each, oldest first."""
         versions = self.hub.versions(self._record.id)
-        measured = list(dict.fromkeys(name for version in versions for name in version.metrics))
+        metrics = {v.id: named_metrics(v.metrics, self._record.metric) for v in versions}
+        measured = list(dict.fromkeys(name for named in metrics.values() for name in named))
         columns = ["version", "author", *measured, "head", "weights", "recipe", "created"]
         rows = [
             {
@@ -104,7 +118,7 @@ class Project:
                 "weights": version.weights,
                 "recipe": version.recipe,
                 "created": version.created,
-                **version.metrics,
+                **metrics[version.id],
             }
             for version in versions
         ]
@@ -112,6 +126,7 @@ class Project:
 
     def runs(self) -> pd.DataFrame:
         """Return the training runs, one row each, oldest first."""
+        metric = self._record.metric
         rows = [
             {
                 "run": run.id,
@@ -120,13 +135,13 @@ class Project:
                 "rounds": len([entry for entry in run.history if entry.round > 0]),
                 "clients": run.clients,
                 "participants": ", ".join(run.participants),
-                "accuracy": run.history[-1].accuracy if run.history else None,
+                metric: run.history[-1].accuracy if run.history else None,
                 "version": run.version.number if run.version else None,
                 "created": run.created,
             }
             for run in self.hub.runs(self._record.id)
         ]
-        columns = ["run", "author", "state", "rounds", "clients", "participants", "accuracy"]
+        columns = ["run", "author", "state", "rounds", "clients", "participants", metric]
         columns += ["version", "created"]
         return frame(rows, columns)
 
@@ -225,6 +240,106 @@ class Project:
             run = self._finish(run.id, result)
         return TrainingRun(self.hub, run, result)
 
+    def serve(
+        self,
+        *,
+        nodes: int,
+        rounds: int = 10,
+        recipe: Recipe | None = None,
+        clients_per_round: int = 0,
+        seed: int = 0,
+        address: str = "",
+    ) -> FederationHandle:
+        """Have the hub serve the project to other machines; its maintainers may.
+
+        The hub starts a Flower SuperLink with TLS and waits until `nodes` accounts have joined,
+        each from its own machine with `join`; then it trains, and records the run as one of
+        yours.  Training starts from the head's weights where the architecture is the head's, else
+        from fresh weights.
+
+        Parameters
+        ----------
+        nodes
+            How many accounts take part.
+        rounds
+            Communication rounds.
+        recipe
+            By default the head recipe.
+        clients_per_round
+            Nodes that train in a round; 0 for all.
+        seed
+            Decides the sampling of nodes, batch order and dropout.
+        address
+            ``HOST:PORT`` to listen on, for operators; by default as the hub is set up.
+
+        Raises
+        ------
+        ForbiddenError
+            If you neither own the project nor operate the hub.
+        ConflictError
+            If the project has a federation already.
+        """
+        recipe = self.recipe if recipe is None else recipe
+        head = self.head
+        weights = head.cid
+        if head.recipe.architecture.cid != recipe.architecture.cid:
+            from neuronexus_kernel.models import weights as weights_format
+
+            fresh = recipe.architecture.initial_weights(seed)
+            data = weights_format.serialize(fresh)
+            weights = self.hub.put(data, name="weights", kind="weights").cid
+        new = records.NewFederation(
+            id=new_id(),
+            project=self._record.id,
+            recipe=put_recipe(self.hub, recipe),
+            weights=weights,
+            rounds=rounds,
+            nodes=nodes,
+            clients_per_round=clients_per_round or recipe.cohort_size,
+            seed=seed,
+            address=address,
+        )
+        return FederationHandle(self.hub, self.hub.start_federation(new))
+
+    def join(
+        self,
+        data: Dataset | Path | str,
+        *,
+        federation: str | None = None,
+        executor: str = "auto",
+    ) -> NodeHandle:
+        """Take part in the project's federation with data that stay on this machine.
+
+        A node is started here and registered under the signed-in account, so that its updates
+        have an owner.  It runs the installed version of this package only, and ends with this
+        process.
+
+        Parameters
+        ----------
+        data
+            The data, or the path of a file that holds them: ``.npz`` (arrays ``inputs`` and
+            ``labels``), ``.csv`` or ``.parquet`` (a column ``label``), or what `Dataset.encode`
+            wrote.
+        federation
+            Id of the federation; by default the project's active one.
+        executor
+            How to train: ``"auto"``, or the name of an executor.
+
+        Raises
+        ------
+        NotFoundError
+            If no federation of the project is active.
+        ConflictError
+            If the hub serves another version of the app, or no seat is left.
+        DatasetError
+            If the data do not fit the project.
+        """
+        place = Path(data) if isinstance(data, str | Path) else data
+        home = home_directory() / "nodes"
+        return sessions.join(
+            self.hub, self.record, place, federation=federation, executor=executor, home=home
+        )
+
     def submit(self, contribution: AnyContribution) -> ContributionHandle:
         """Hand in a contribution; the hub measures it and pays for what it improved.
 
@@ -277,7 +392,7 @@ class Project:
         from neuronexus_kernel.models import weights as weights_format
 
         weights = self.hub.put(
-            weights_format.serialize(result.weights), name="weights", kind="weights"
+            weights_format.serialize(result.arrays), name="weights", kind="weights"
         )
         updates = [
             self.hub.put(update.encode(), kind="update", visibility="sealed").cid

@@ -30,7 +30,7 @@ from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions, Verdict, find_contribution, head_key
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.payloads import changed_fields, check_new_rows, linked
+from neuronexus_kernel.hub.payloads import changed_recipe_fields, check_new_rows, linked
 from neuronexus_kernel.hub.projects import find_project, find_version
 from neuronexus_kernel.hub.records import Root
 from neuronexus_kernel.hub.runs import find_run
@@ -90,7 +90,7 @@ class Evaluator:
 
     PRELOAD: ClassVar[tuple[str, ...]] = (
         "torch",
-        "neuronexus_kernel.federation.run",
+        "neuronexus_kernel.federation.training",
         "neuronexus_kernel.valuation.jobs",
     )
 
@@ -243,11 +243,7 @@ class Evaluator:
     def _change(self, head: str, kind: str, payload: Mapping[str, Node]) -> str:
         """Store the head recipe with a contribution's change, and return its CID."""
         recipe = self._contents.recipe(head)
-        if kind == "code":
-            architecture = self._contents.architecture(linked(payload, "architecture"))
-            changed = recipe.with_changes(architecture=architecture)
-        else:
-            changed = recipe.with_changes(**changed_fields(payload))
+        changed = recipe.with_changes(**changed_recipe_fields(self._contents, kind, payload))
         return self._contents.put_node(changed.to_dict())
 
     def _describe_weights(
@@ -414,11 +410,13 @@ def _reason(outcome: Mapping[str, Any], value_nano: int) -> str | None:
     """Say in words why nothing is paid, or return None."""
     if value_nano > 0:
         return None
-    bound = outcome["bound"]
     # Coarse on purpose: an exact mean would tell whether a single row is held out.
-    points = 100 * float(bound["mean"])
-    lower = value_nano / 1e7
+    mean, lower = float(outcome["bound"]["mean"]), value_nano / 1e9
+    if outcome.get("metric", "accuracy") == "accuracy":
+        about, above = f"{100 * mean:+.1f} percentage points", f"{100 * lower:+.2f}"
+    else:
+        about, above = f"{mean:+.3f} of {outcome['metric']}", f"{lower:+.4f}"
     return (
-        f"No sure improvement: about {points:+.1f} percentage points on held-out data, but with "
-        f"90 % confidence only that it is above {lower:+.2f}."
+        f"No sure improvement: about {about} on held-out data, but with "
+        f"90 % confidence only that it is above {above}."
     )

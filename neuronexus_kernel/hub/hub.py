@@ -20,10 +20,13 @@ from neuronexus_kernel.hub.records import (
     Codec,
     Contribution,
     Event,
+    Federation,
     LedgerLine,
     LedgerStatus,
+    Membership,
     Network,
     NewContribution,
+    NewFederation,
     NewProject,
     NewRun,
     Project,
@@ -163,6 +166,40 @@ class Hub(Protocol):
 
     def runs(self, project: str) -> list[Run]:
         """Return a project's runs, oldest first."""
+
+    # -- federations over many machines ---------------------------------------------------
+
+    def start_federation(self, federation: NewFederation) -> Federation:
+        """Start a SuperLink for a project and wait for nodes; its maintainers may.
+
+        Raises
+        ------
+        ForbiddenError
+            If the visitor is neither the project's owner nor an operator.
+        ConflictError
+            If the project has a federation already, or the hub serves as many as it can.
+        """
+
+    def federation(self, federation: str) -> Federation:
+        """Return a federation by id."""
+
+    def federations(self, project: str) -> list[Federation]:
+        """Return a project's federations, oldest first."""
+
+    def join_federation(self, federation: str, public_key: str) -> Membership:
+        """Register the signed-in account's node by its public key (PEM).
+
+        What that node sends is the account's from then on.
+
+        Raises
+        ------
+        ConflictError
+            If the account has another node there, somebody else has the key, or there is no
+            seat left.
+        """
+
+    def stop_federation(self, federation: str) -> Federation:
+        """End a federation after its last full round."""
 
     # -- contributions --------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from neuronexus_kernel.hub.contributions import Contributions
 from neuronexus_kernel.hub.database import Database
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
+from neuronexus_kernel.hub.federations import Federations
 from neuronexus_kernel.hub.identity import Identity
 from neuronexus_kernel.hub.network import Presence, describe
 from neuronexus_kernel.hub.projects import Projects
@@ -24,10 +25,13 @@ from neuronexus_kernel.hub.records import (
     Codec,
     Contribution,
     Event,
+    Federation,
     LedgerLine,
     LedgerStatus,
+    Membership,
     Network,
     NewContribution,
+    NewFederation,
     NewProject,
     NewRun,
     Project,
@@ -80,6 +84,13 @@ class Services:
         self.contributions = Contributions(
             self.database, self.contents, self.tokens, per_day=settings.evaluation.per_day
         )
+        self.federations = Federations(
+            self.database,
+            self.contents,
+            self.runs,
+            folder=home / "federations",
+            settings=settings.federation,
+        )
         self.events = EventLog(self.database)
         self.presence = Presence()
         self.evaluator = Evaluator(
@@ -90,7 +101,8 @@ class Services:
         )
 
     def close(self) -> None:
-        """End the evaluator and let go of the database."""
+        """End the federations and the evaluator, and let go of the database."""
+        self.federations.close()
         self.evaluator.stop()
         self.events.close()
         self.database.close()
@@ -161,8 +173,8 @@ class LocalHub:
 
     @property
     def busy(self) -> bool:
-        """Whether an evaluation runs or waits."""
-        return self._services.evaluator.busy
+        """Whether an evaluation runs or waits, or a federation is served."""
+        return self._services.evaluator.busy or self._services.federations.active
 
     def visitor(self, token: str | None = None) -> LocalHub:
         """Return another visitor's view of the same hub.
@@ -290,6 +302,26 @@ class LocalHub:
     def runs(self, project: str) -> list[Run]:
         """See `Hub.runs`."""
         return self._services.runs.all(project)
+
+    def start_federation(self, federation: NewFederation) -> Federation:
+        """See `Hub.start_federation`."""
+        return self._services.federations.start(self._actor(), federation)
+
+    def federation(self, federation: str) -> Federation:
+        """See `Hub.federation`."""
+        return self._services.federations.get(federation)
+
+    def federations(self, project: str) -> list[Federation]:
+        """See `Hub.federations`."""
+        return self._services.federations.all(project)
+
+    def join_federation(self, federation: str, public_key: str) -> Membership:
+        """See `Hub.join_federation`."""
+        return self._services.federations.join(self._actor(), federation, public_key)
+
+    def stop_federation(self, federation: str) -> Federation:
+        """See `Hub.stop_federation`."""
+        return self._services.federations.stop(self._actor(), federation)
 
     def submit(self, contribution: NewContribution) -> Contribution:
         """See `Hub.submit`."""

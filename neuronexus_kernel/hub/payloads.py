@@ -19,6 +19,8 @@ from neuronexus_kernel.errors import (
     ForbiddenError,
     InvalidInputError,
 )
+from neuronexus_kernel.federation.recipe import HYPERPARAMETERS, TECHNIQUE
+from neuronexus_kernel.federation.weights import check_data, check_loss
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database
 from neuronexus_kernel.hub.projects import check_fits
@@ -72,25 +74,34 @@ class Payloads:
         )
 
     def _code(self, payload: Payload, project: sa.Row[Any]) -> str:
-        cid = linked(payload, "architecture")
-        self._contents.architecture(cid).check_task(tuple(project.input_shape), project.classes)
         head = self._contents.recipe(project.recipe)
-        if str(head.architecture.cid) == cid:
-            raise ConflictError("The head recipe has this very architecture already.")
-        return f"code:{cid}"
+        changes = changed_recipe_fields(self._contents, "code", payload)
+        changed = head.with_changes(**changes)
+        public = self._contents.dataset(project.public)
+        check_data(changed.architecture, public, classes=project.classes)
+        check_loss(changed, project.kind)
+        if changed.cid == head.cid:
+            if set(changes) == {"architecture"}:
+                raise ConflictError("The head recipe has this very architecture already.")
+            raise ConflictError("The head recipe does this already.")
+        parts = [str(changes.pop("architecture").cid)] if "architecture" in changes else []
+        parts += [str(dagcbor.cid_of(changes))] if changes else []
+        return f"code:{':'.join(parts)}"
 
     def _changes(self, payload: Payload, project: sa.Row[Any]) -> str:
-        changes = changed_fields(payload)
+        changes = changed_recipe_fields(self._contents, "hyperparameters", payload)
         head = self._contents.recipe(project.recipe)
-        if head.with_changes(**changes).cid == head.cid:
+        changed = head.with_changes(**changes)
+        check_loss(changed, project.kind)
+        if changed.cid == head.cid:
             raise ConflictError("The head recipe has these very values already.")
         return f"hyperparameters:{dagcbor.cid_of(changes)}"
 
     def _data(self, payload: Payload, project: sa.Row[Any]) -> str:
         cid = linked(payload, "dataset")
-        dataset = self._contents.dataset(cid)
-        check_fits(dataset, tuple(project.input_shape), project.classes, "The data set")
-        check_new_rows(dataset, self._contents.dataset(project.public))
+        dataset, public = self._contents.dataset(cid), self._contents.dataset(project.public)
+        check_fits(dataset, public, "The data set")
+        check_new_rows(dataset, public)
         return f"data:{cid}"
 
     def _run(self, actor: Account, payload: Payload, project: sa.Row[Any]) -> str:
@@ -118,12 +129,30 @@ def linked(payload: Payload, name: str) -> str:
     return str(link)
 
 
-def changed_fields(payload: Payload) -> dict[str, Any]:
-    """Return the recipe fields that a hyperparameter payload changes."""
-    changes = payload.get("changes")
-    if not isinstance(changes, dict) or not changes:
-        raise InvalidInputError("The payload names no recipe field to change.")
-    return dict(changes)
+def changed_recipe_fields(contents: Contents, kind: str, payload: Payload) -> dict[str, Any]:
+    """Return what a contribution of code or hyperparameters changes in the head recipe.
+
+    Code is ``{"architecture": link}``, ``{"changes": {field: value}}`` with fields of
+    `federation.TECHNIQUE`, or both; hyperparameters are ``{"changes": {field: value}}``.
+
+    Raises
+    ------
+    InvalidInputError
+        If it names nothing to change, or a field that is not of its kind.
+    """
+    changes: dict[str, Any] = {}
+    if "changes" in payload or kind == "hyperparameters":
+        given = payload.get("changes")
+        if not isinstance(given, dict) or not given:
+            raise InvalidInputError("The payload names no recipe field to change.")
+        known = TECHNIQUE if kind == "code" else HYPERPARAMETERS
+        odd = sorted(set(given) - set(known))
+        if odd:
+            raise InvalidInputError(f"A contribution of {kind} cannot change {odd[0]!r}.")
+        changes.update(given)
+    if kind == "code" and ("architecture" in payload or not changes):
+        changes["architecture"] = contents.architecture(linked(payload, "architecture"))
+    return changes
 
 
 def check_new_rows(dataset: Dataset, public: Dataset) -> None:

@@ -13,15 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from neuronexus_kernel.content import check_id, new_id
-from neuronexus_kernel.datasets import Dataset
+from neuronexus_kernel.datasets import METRIC_OF, Dataset
 from neuronexus_kernel.errors import ConflictError, DatasetError, InvalidInputError, NotFoundError
+from neuronexus_kernel.federation.weights import check_data, check_loss
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.records import Account, NewProject, Project, Version
 from neuronexus_kernel.models import weights as weights_format
 
-METRICS = ("accuracy",)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -74,6 +74,8 @@ class Projects:
                 "input_shape": list(new.input_shape),
                 "classes": new.classes,
                 "metric": new.metric,
+                "kind": new.kind,
+                "output_shape": list(new.output_shape or (new.classes,)),
                 "public": new.public,
                 "validation": new.validation,
                 "held_out": new.held_out,
@@ -125,6 +127,8 @@ class Projects:
             recipe=row.recipe,
             head=find_version(tx, row.head, head=row.head),
             created=row.created,
+            kind=row.kind,
+            output_shape=tuple(row.output_shape),
         )
 
     def _check(self, new: NewProject) -> None:
@@ -133,36 +137,74 @@ class Projects:
             raise InvalidInputError(
                 f"{new.name!r} is not a project name: use 1 to 64 of a-z, 0-9, '.', '-' and '_'."
             )
-        if new.metric not in METRICS:
-            raise InvalidInputError(f"metric is one of {', '.join(METRICS)}, not {new.metric!r}.")
         recipe = self._contents.recipe(new.recipe)
-        recipe.architecture.check_task(new.input_shape, new.classes)
+        recipe.architecture.check_task(new.input_shape, tuple(new.output_shape) or new.classes)
         weights_format.deserialize(
             self._contents.bytes_of(new.weights), recipe.architecture.parameter_shapes
         )
-        splits = {"public": False, "validation": False, "held_out": True}
-        for split, sealed in splits.items():
-            dataset = self._contents.dataset(getattr(new, split), sealed=sealed)
-            check_fits(dataset, new.input_shape, new.classes, f"The {split} split")
+        public = self._contents.dataset(new.public)
+        _check_description(new, public)
+        check_data(recipe.architecture, public, classes=public.classes)
+        check_loss(recipe, new.kind)
+        check_fits(self._contents.dataset(new.validation), public, "The validation split")
+        check_fits(self._contents.dataset(new.held_out, sealed=True), public, "The held_out split")
 
 
-def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int, what: str) -> None:
-    """Check that a data set has the shape and the classes of a task.
+def _check_description(new: NewProject, public: Dataset) -> None:
+    """Check that a project's record says what its public split is."""
+    told = {
+        "kind": new.kind,
+        "input_shape": tuple(new.input_shape),
+        "classes": new.classes,
+        "output_shape": tuple(new.output_shape) or (new.classes,),
+        "metric": new.metric,
+    }
+    is_so = {
+        "kind": public.kind,
+        "input_shape": public.input_shape,
+        "classes": public.classes,
+        "output_shape": public.output_shape,
+        "metric": METRIC_OF[public.kind],
+    }
+    for name, value in told.items():
+        if value != is_so[name]:
+            raise InvalidInputError(
+                f"{name} is {value!r}, but that of the public split is {is_so[name]!r}."
+            )
+
+
+def check_fits(dataset: Dataset, like: Dataset, what: str) -> None:
+    """Check that a data set is of the same task as another.
 
     Raises
     ------
     DatasetError
-        If it does not; the message says what differs.
+        If it is not; the message says what differs.
     """
-    if dataset.input_shape != tuple(input_shape):
+    if dataset.kind != like.kind:
+        raise DatasetError(
+            f"{what} is for {dataset.kind}, but the task is {like.kind}; "
+            f"give kind={like.kind!r} if its labels mean the same."
+        )
+    if dataset.input_shape != like.input_shape:
         raise DatasetError(
             f"{what} has rows of shape {dataset.input_shape}, but the task has "
-            f"{tuple(input_shape)}; reshape the inputs."
+            f"{like.input_shape}; reshape the inputs."
         )
-    if dataset.classes != classes:
+    if dataset.classes != like.classes:
         raise DatasetError(
-            f"{what} has {dataset.classes} classes, but the task has {classes}; "
-            f"give classes={classes} if its labels mean the same."
+            f"{what} has {dataset.classes} classes, but the task has {like.classes}; "
+            f"give classes={like.classes} if its labels mean the same."
+        )
+    if dataset.vocabulary != like.vocabulary:
+        raise DatasetError(
+            f"{what} has {dataset.vocabulary} tokens, but the task has {like.vocabulary}; "
+            f"give vocabulary={like.vocabulary} if its inputs mean the same."
+        )
+    if dataset.output_shape != like.output_shape:
+        raise DatasetError(
+            f"{what} has labels of shape {dataset.output_shape}, but the task has "
+            f"{like.output_shape}."
         )
 
 

@@ -18,6 +18,7 @@ Role = Literal["member", "operator"]
 Kind = Literal["code", "compute", "data", "hyperparameters"]
 State = Literal["submitted", "evaluating", "accepted", "rejected", "failed", "rewarded"]
 RunState = Literal["running", "finished", "interrupted"]
+FederationState = Literal["waiting", "training", "finished", "interrupted", "failed"]
 Sight = Literal["public", "project", "sealed"]
 Codec = Literal["file", "dag-cbor"]
 
@@ -67,6 +68,12 @@ class NewProject:
         CID of the sealed held-out split; it is never shown again.
     recipe, weights
         CIDs of the head recipe and of the first weights.
+    kind
+        What a label is: a class, a quantity or the token that follows; see `Dataset`.
+    classes
+        How many classes or tokens there are; 0 for quantities.
+    output_shape
+        What a model answers to one example; by default a score for each class.
     """
 
     id: str
@@ -80,6 +87,8 @@ class NewProject:
     held_out: str
     recipe: str
     weights: str
+    kind: str = "classification"
+    output_shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +124,8 @@ class Project:
     recipe: str
     head: Version
     created: str
+    kind: str = "classification"
+    output_shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +189,82 @@ class Run:
     plan: dict[str, JSON]
     version: Version | None
     created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFederation:
+    """A federation to be served: a SuperLink that waits for nodes, then trains.
+
+    Attributes
+    ----------
+    recipe, weights
+        CIDs of how to train and of where to begin.
+    nodes
+        How many accounts take part, each with one node; training begins when all are connected.
+    clients_per_round
+        Nodes that train in a round; 0 for all.
+    patience
+        Seconds to wait for the updates of a round.
+    address
+        ``HOST:PORT`` to listen on; empty for the hub's own choice, which only an operator may
+        overrule.
+    """
+
+    id: str
+    project: str
+    recipe: str
+    weights: str
+    rounds: int
+    nodes: int
+    clients_per_round: int = 0
+    seed: int = 0
+    patience: float = 3600.0
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """A federation as recorded.
+
+    Attributes
+    ----------
+    address
+        Where its SuperLink listens, or listened.
+    app
+        SHA-256 of the one app that its nodes run.
+    accounts
+        Who has registered a node, sorted.
+    connected
+        Whose nodes are connected now.
+    run
+        Id of its training run; None before training begins.
+    problem
+        Why it failed.
+    """
+
+    id: str
+    project: str
+    author: str
+    recipe: str
+    rounds: int
+    nodes: int
+    address: str
+    app: str
+    state: FederationState
+    accounts: tuple[str, ...]
+    connected: tuple[str, ...]
+    run: str | None
+    problem: str | None
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What a node needs to take part: `authority` is the certificate, PEM, that it trusts."""
+
+    federation: Federation
+    account: str
+    authority: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

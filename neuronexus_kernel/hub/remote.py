@@ -21,10 +21,13 @@ from neuronexus_kernel.hub.records import (
     Codec,
     Contribution,
     Event,
+    Federation,
     LedgerLine,
     LedgerStatus,
+    Membership,
     Network,
     NewContribution,
+    NewFederation,
     NewProject,
     NewRun,
     Project,
@@ -43,7 +46,16 @@ T = TypeVar("T")
 
 # Repeating these has the effect of doing them once: the caller names what it makes.
 _REPEATABLE = frozenset(
-    {"create_project", "start_run", "record_round", "finish_run", "submit", "confirm"}
+    {
+        "create_project",
+        "start_run",
+        "record_round",
+        "finish_run",
+        "start_federation",
+        "join_federation",
+        "submit",
+        "confirm",
+    }
 )
 # A stream that lasted this long was a good one: its end is the first failure again.
 _SETTLED = 5.0
@@ -176,6 +188,30 @@ class RemoteHub:
     def runs(self, project: str) -> list[Run]:
         """See `Hub.runs`."""
         return self._call("runs", list[Run], project=project)
+
+    # -- federations over many machines ---------------------------------------------------
+
+    def start_federation(self, federation: NewFederation) -> Federation:
+        """See `Hub.start_federation`."""
+        return self._call("start_federation", Federation, federation=federation)
+
+    def federation(self, federation: str) -> Federation:
+        """See `Hub.federation`."""
+        return self._call("federation", Federation, federation=federation)
+
+    def federations(self, project: str) -> list[Federation]:
+        """See `Hub.federations`."""
+        return self._call("federations", list[Federation], project=project)
+
+    def join_federation(self, federation: str, public_key: str) -> Membership:
+        """See `Hub.join_federation`."""
+        return self._call(
+            "join_federation", Membership, federation=federation, public_key=public_key
+        )
+
+    def stop_federation(self, federation: str) -> Federation:
+        """See `Hub.stop_federation`."""
+        return self._call("stop_federation", Federation, federation=federation)
 
     # -- contributions --------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from neuronexus_kernel.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from neuronexus_kernel.federation.weights import check_loss
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
@@ -59,7 +60,8 @@ class Runs:
             if known is not None:
                 return self._record(tx, _own(known, actor))
             project = find_project(tx, new.project)
-            recipe.architecture.check_task(tuple(project.input_shape), project.classes)
+            recipe.architecture.check_task(tuple(project.input_shape), tuple(project.output_shape))
+            check_loss(recipe, project.kind)
             _check_accounts(tx, new.participants)
             tx.execute(
                 schema.runs.insert().values(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Amount(UserDefinedType[int]):
@@ -120,6 +120,8 @@ projects = sa.Table(
     _column("input_shape", Json),
     _column("classes", sa.Integer),
     _column("metric"),
+    _column("kind"),
+    _column("output_shape", Json),
     _column("public"),
     _column("validation"),
     _column("held_out"),
@@ -171,6 +173,32 @@ rounds = sa.Table(
     _column("accuracy", sa.Double, nullable=True),
     _column("seconds", sa.Double),
     _column("clients", Json),
+)
+
+federations = sa.Table(
+    "federations",
+    metadata,
+    _key("id"),
+    _column("project"),
+    _column("author"),
+    _column("recipe"),
+    _column("rounds", sa.Integer),
+    _column("nodes", sa.Integer),
+    _column("address"),
+    _column("app"),
+    _column("state"),
+    _column("run", nullable=True),
+    _column("problem", nullable=True),
+    _column("created"),
+)
+
+node_keys = sa.Table(
+    "node_keys",
+    metadata,
+    _key("federation"),
+    _key("account"),
+    _column("public_key"),
+    _column("created"),
 )
 
 contributions = sa.Table(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from itertools import islice, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from neuronexus_kernel.errors import (
 )
 from neuronexus_kernel.hub import Hub, records
 from neuronexus_kernel.project import Project
+from neuronexus_kernel.sessions import FederationHandle
 from neuronexus_kernel.workbench import Workbench
 
 PASSWORD = "correct horse battery"
@@ -235,7 +237,7 @@ def test_a_run_is_recorded_round_by_round_and_ends_in_a_version(project: Project
     recorded = project.hub.run(run.id)
     assert recorded == run.record
     assert recorded.state == "finished"
-    assert recorded.plan["executor"] in ("sequential", "vectorized")
+    assert recorded.plan["executor"] in ("sequential", "vectorized", "fused")
     example = nx.datasets.digits().inputs[:3]
     import torch
 
@@ -304,6 +306,115 @@ def test_who_sealed_the_same_bytes_before_is_not_told(person: Person) -> None:
 def test_a_participant_without_an_account_is_named(project: Project, task: nx.Task) -> None:
     with pytest.raises(NotFoundError, match="nobody-here"):
         project.train(rounds=1, participants={"nobody-here": task.private}, progress=False)
+
+
+# -- federations over many machines -----------------------------------------------------------
+
+
+@pytest.fixture
+def federation(project: Project) -> Iterator[FederationHandle]:
+    """A federation of a new project that waits for two nodes."""
+    handle = project.serve(nodes=2, rounds=2)
+    yield handle
+    handle.stop()
+
+
+def public_key(folder: Path, name: str) -> str:
+    from neuronexus_kernel.federation.deployment.tls import make_node_key
+
+    return make_node_key(folder / f"{name}.key").decode()
+
+
+def test_only_maintainers_serve_and_only_members_join(
+    project: Project, person: Person, connect: Connect, tmp_path: Path
+) -> None:
+    with pytest.raises(ForbiddenError, match="owns the project"):
+        person("grace").project(project.name).serve(nodes=1)
+    with pytest.raises(ForbiddenError, match="operator"):
+        project.serve(nodes=1, address="127.0.0.1:0")
+    with pytest.raises(InvalidInputError, match="nodes"):
+        project.serve(nodes=0)
+    with pytest.raises(NotFoundError, match=r"project\.serve"):
+        person("grace").project(project.name).join(project.public)
+    with pytest.raises(AuthenticationError):
+        connect().join_federation(new_id(), public_key(tmp_path, "nobody"))
+    assert project.hub.federations(project.record.id) == []
+
+
+def test_nodes_are_registered_under_the_accounts_that_bring_them(
+    federation: FederationHandle, project: Project, person: Person, tmp_path: Path
+) -> None:
+    assert (federation.state, federation.nodes, federation.run) == ("waiting", (), None)
+    with pytest.raises(ConflictError, match="federation already"):
+        project.serve(nodes=1)
+    ada, grace, late = person("ada"), person("grace"), person("late")
+    key = public_key(tmp_path, "ada")
+    membership = ada.hub.join_federation(federation.id, key)
+    assert membership == ada.hub.join_federation(federation.id, key), "twice is as good as once"
+    assert membership.authority.startswith("-----BEGIN CERTIFICATE-----")
+    assert membership.federation.address == federation.address
+    with pytest.raises(ConflictError, match="another account"):
+        grace.hub.join_federation(federation.id, key)
+    with pytest.raises(ConflictError, match="another node key"):
+        ada.hub.join_federation(federation.id, public_key(tmp_path, "second"))
+    with pytest.raises(InvalidInputError, match="public key"):
+        grace.hub.join_federation(federation.id, "no key at all")
+    grace.hub.join_federation(federation.id, public_key(tmp_path, "grace"))
+    with pytest.raises(ConflictError, match="seats"):
+        late.hub.join_federation(federation.id, public_key(tmp_path, "late"))
+    assert federation.record.accounts == tuple(sorted((str(ada.user), str(grace.user))))
+    with pytest.raises(ForbiddenError):
+        late.hub.stop_federation(federation.id)
+    assert federation.stop().state == "interrupted"
+    with pytest.raises(ConflictError, match="over"):
+        ada.hub.join_federation(federation.id, key)
+    kinds = [event.kind for event in project.hub.events(project=project.record.id)]
+    assert kinds.count("federation.joined") == 2
+    assert kinds[-1] == "federation.ended"
+
+
+@pytest.mark.long
+def test_accounts_train_from_their_own_machines_and_are_paid(
+    project: Project, person: Person, task: nx.Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NEURONEXUS_HOME", str(tmp_path))
+    recipe = project.recipe.with_changes(learning_rate=0.1)
+    people = [person("ada"), person("grace")]
+    shares = task.private.partition(nx.partition.iid(2))
+    federation = project.serve(nodes=2, rounds=3, seed=4, recipe=recipe)
+    odd = nx.Dataset(np.zeros((4, 9)), np.zeros(4, int), classes=10)
+    nodes = []
+    try:
+        with pytest.raises(DatasetError, match="shape"):
+            people[0].project(project.name).join(odd)
+        for each, share in zip(people, shares, strict=True):
+            nodes.append(each.project(project.name).join(share, executor="sequential"))
+        federation.wait(200, progress=False)
+        assert federation.state == "finished", federation.problem
+        assert [node.wait(20).state for node in nodes] == ["ended", "ended"]
+    finally:
+        for node in nodes:
+            node.stop()
+        federation.stop()
+    run = federation.run
+    assert run is not None
+    assert run.version is not None
+    assert run.record.participants == tuple(sorted(str(each.user) for each in people))
+    assert [entry.clients for entry in run.record.history][1:] == [run.record.participants] * 3
+    local = project.train(
+        rounds=3,
+        seed=4,
+        recipe=recipe,
+        participants={str(each.user): share for each, share in zip(people, shares, strict=True)},
+        executor="sequential",
+        progress=False,
+    )
+    assert local.version is not None
+    for name, array in run.version.weights.items():
+        np.testing.assert_allclose(array, local.version.weights[name], atol=1e-6)
+    contribution = project.submit(nx.ComputeContribution(run)).wait(60, progress=False)
+    assert contribution.state in ("rewarded", "accepted")
+    assert set(contribution.shares["account"]) == set(run.record.participants)
 
 
 # -- contributions ----------------------------------------------------------------------------
@@ -396,6 +507,76 @@ def test_a_change_that_is_no_recipe_is_refused_and_nothing_is_submitted(project:
     with pytest.raises(ArchitectureError):
         project.submit(nx.CodeContribution(nx.models.mlp(64, (8,), 3)))
     assert project.contributions().empty
+
+
+def test_a_better_technique_is_paid_and_becomes_part_of_the_head_recipe(
+    project: Project, person: Person
+) -> None:
+    grace = person("grace")
+    technique = nx.CodeContribution(
+        momentum=0.9, schedule="step", schedule_parameters={"every": 50, "factor": 0.5}
+    )
+    contribution = grace.project(project.name).submit(technique)
+    contribution.wait(60, progress=False)
+    assert contribution.state == "rewarded"
+    assert contribution.record.kind == "code"
+    head = project.recipe
+    assert (head.momentum, head.schedule) == (0.9, "step")
+    assert dict(head.schedule_parameters) == {"every": 50, "factor": 0.5}
+    assert head.architecture.cid == nx.models.mlp(64, (16,), 10).cid
+    assert grace.tokens.balance() == contribution.reward > 0
+    with pytest.raises(ConflictError, match="does this already"):
+        grace.project(project.name).submit(nx.CodeContribution(momentum=0.9))
+    # A default, which a recipe's document leaves out, is written in a payload.
+    back = nx.CodeContribution(schedule="constant").prepare(project)
+    assert back == {"changes": {"schedule": "constant"}}
+
+
+def test_a_technique_that_is_none_is_refused(project: Project) -> None:
+    with pytest.raises(RecipeError, match="an architecture, a technique"):
+        nx.CodeContribution()
+    with pytest.raises(RecipeError, match=r"HyperparameterContribution\(learning_rate="):
+        nx.CodeContribution(learning_rate=0.2)
+    with pytest.raises(RecipeError, match="no field 'optimizer'"):
+        nx.CodeContribution(optimizer="adam")
+    with pytest.raises(RecipeError, match="optimiser"):
+        project.submit(nx.CodeContribution(optimiser="adagrad"))
+    with pytest.raises(ConflictError, match="does this already"):
+        project.submit(nx.CodeContribution(optimiser="sgd"))
+    assert project.contributions().empty
+
+
+def test_a_payload_that_reaches_beyond_its_kind_is_refused_by_the_hub(project: Project) -> None:
+    """A client that does not check must not get further than one that does."""
+    hub = project.hub
+    for body, message in (
+        ({"changes": {"learning_rate": 0.5}}, "cannot change 'learning_rate'"),
+        ({"changes": {"architecture": None}}, "cannot change 'architecture'"),
+        ({"changes": {}}, "no recipe field"),
+        ({"changes": ["optimiser"]}, "no recipe field"),
+        ({}, "no link 'architecture'"),
+    ):
+        payload = dagcbor.encode({"kind": "code", **body})
+        cid = hub.put(payload, kind="contribution", codec="dag-cbor").cid
+        new = records.NewContribution(
+            id=new_id(), project=project.record.id, kind="code", payload=cid
+        )
+        with pytest.raises(InvalidInputError, match=message):
+            hub.submit(new)
+
+
+def test_a_project_of_another_kind_is_described_by_its_record(person: Person) -> None:
+    task = nx.Task(nx.datasets.diabetes())
+    recipe = nx.Recipe(nx.models.mlp(10, (), 1), loss="mse", learning_rate=0.001)
+    ada = person("ada")
+    made = ada.create_project(f"diabetes-{secrets.token_hex(4)}", task=task, recipe=recipe)
+    record = person("grace").project(made.name).record
+    assert (record.kind, record.metric, record.classes) == ("regression", "r2", 0)
+    assert (record.input_shape, record.output_shape) == ((10,), (1,))
+    run = made.train(rounds=1, partition=nx.partition.iid(2), progress=False)
+    assert run.version is not None
+    with pytest.raises(RecipeError, match="does not go with"):
+        made.submit(nx.HyperparameterContribution(loss="cross_entropy"))
 
 
 def test_an_unknown_account_is_not_taken_for_a_poor_one(person: Person) -> None:
