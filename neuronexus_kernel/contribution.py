@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 FORMAT = "neuronexus/contribution/1"
 
 
-@dataclass(frozen=True, slots=True)
 class CodeContribution:
-    """A better architecture for the head recipe.
+    """A better architecture, a better optimisation technique, or both, for the head recipe.
 
     Parameters
     ----------
@@ -36,18 +35,57 @@ class CodeContribution:
         What should replace the head recipe's architecture.
     note
         A sentence on why it should be better.
+    **technique
+        New values by field of `federation.TECHNIQUE`: the optimiser, its schedule, the loss,
+        augmentation, strategy and so on, such as ``optimiser="adamw"`` or
+        ``schedule="cosine", schedule_parameters={"rounds": 50}``.
+
+    Raises
+    ------
+    RecipeError
+        If there is neither an architecture nor a technique, or a field is no part of a technique.
     """
 
-    architecture: Architecture
-    note: str = ""
+    __slots__ = ("architecture", "note", "technique")
 
     kind: ClassVar[Kind] = "code"
 
+    def __init__(
+        self, architecture: Architecture | None = None, *, note: str = "", **technique: Any
+    ) -> None:
+        from neuronexus_kernel.federation import HYPERPARAMETERS, TECHNIQUE
+
+        if architecture is None and not technique:
+            raise RecipeError(
+                "Give an architecture, a technique such as optimiser='adamw', or both."
+            )
+        for name in sorted(set(technique) - set(TECHNIQUE)):
+            if name in HYPERPARAMETERS:
+                raise RecipeError(f"A new {name} is a HyperparameterContribution({name}=...).")
+            raise RecipeError(f"A technique has no field {name!r}; it has {', '.join(TECHNIQUE)}.")
+        self.architecture = architecture
+        self.technique: Mapping[str, Any] = technique
+        self.note = note
+
+    def __repr__(self) -> str:
+        parts = [] if self.architecture is None else [repr(self.architecture)]
+        parts += [f"{name}={value!r}" for name, value in self.technique.items()]
+        return f"CodeContribution({', '.join(parts)})"
+
     def prepare(self, project: Project) -> dict[str, Node]:
-        """Check the architecture against the task, store it, and return the payload's body."""
-        record = project.record
-        self.architecture.check_task(record.input_shape, record.classes)
-        return {"architecture": put_architecture(project.hub, self.architecture)}
+        """Check the change against the task, store it, and return the payload's body."""
+        body: dict[str, Node] = {}
+        changes = dict(self.technique)
+        if self.architecture is not None:
+            record = project.record
+            self.architecture.check_task(record.input_shape, record.output_shape)
+            changes["architecture"] = self.architecture
+        changed = project.recipe.with_changes(**changes)
+        if self.architecture is not None:
+            body["architecture"] = put_architecture(project.hub, self.architecture)
+        if self.technique:
+            body["changes"] = {name: changed.plain(name) for name in self.technique}
+        return body
 
 
 class HyperparameterContribution:
@@ -84,8 +122,8 @@ class HyperparameterContribution:
 
     def prepare(self, project: Project) -> dict[str, Node]:
         """Check the changes against the head recipe and return the payload's body."""
-        changed = project.recipe.with_changes(**self.changes).to_dict()
-        return {"changes": {name: changed[name] for name in self.changes}}
+        changed = project.recipe.with_changes(**self.changes)
+        return {"changes": {name: changed.plain(name) for name in self.changes}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,13 @@ def card(title: str, rows: Mapping[str, object]) -> str:
     return f"{_CARD}<b>{html.escape(title)}</b><table>{lines}</table></div>"
 
 
-def metrics_text(metrics: Mapping[str, float]) -> str:
+def named_metrics(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
+    """Return metrics under the name of what a project measures, which records call accuracy."""
+    names = {"accuracy": metric, "held_out_accuracy": f"held_out_{metric}"}
+    return {names.get(name, name): value for name, value in metrics.items()}
+
+
+def metrics_text(metrics: Mapping[str, float], metric: str = "accuracy") -> str:
     """Return metrics in one line, such as ``accuracy 0.9611, loss 0.1402``."""
+    metrics = named_metrics(metrics, metric)
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())

@@ -167,12 +167,14 @@ class Workbench:
         ------
         ConflictError
             If the name is taken.
-        ArchitectureError
-            If the recipe's architecture does not fit the task.
+        ArchitectureError, RecipeError
+            If the recipe's architecture or loss does not fit the task.
         """
+        from neuronexus_kernel.federation.weights import check_data, check_loss
         from neuronexus_kernel.models import weights
 
-        recipe.architecture.check_task(task.input_shape, task.classes)
+        check_data(recipe.architecture, task.public, classes=task.classes)
+        check_loss(recipe, task.kind)
         initial = weights.serialize(recipe.architecture.initial_weights(seed))
         new = records.NewProject(
             id=new_id(),
@@ -181,6 +183,8 @@ class Workbench:
             input_shape=task.input_shape,
             classes=task.classes,
             metric=task.metric,
+            kind=task.kind,
+            output_shape=task.output_shape,
             public=self.hub.put(task.public.encode(), name=f"{name} public", kind="dataset").cid,
             validation=self.hub.put(
                 task.validation.encode(), name=f"{name} validation", kind="dataset"
@@ -208,7 +212,7 @@ class Workbench:
                 "name": project.name,
                 "owner": project.owner,
                 "head": project.head.number,
-                "metrics": metrics_text(project.head.metrics),
+                "metrics": metrics_text(project.head.metrics, project.metric),
                 "description": project.description,
                 "created": project.created,
             }

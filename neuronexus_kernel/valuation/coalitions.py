@@ -10,15 +10,16 @@ average, where the paper averages over the members only.  So an update of nothin
 exactly nothing; averaged among members it would damp the others' steps, and a free rider would
 be paid for that.
 
-The utility of a model is minus its cross-entropy on the validation split.  Accuracy on a small
-split moves in steps, so that one round's small update mostly scores zero and what is left is
-noise; the loss feels every update.
+The utility of a model is minus its loss on the validation split: cross-entropy where labels are
+classes or tokens, squared error in parts of the variance where they are quantities.  Accuracy on
+a small split moves in steps, so that one round's small update mostly scores zero and what is left
+is noise; the loss feels every update.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ def shapley(players: Sequence[str], utility: Mapping[frozenset[str], float]) -> 
 def participant_values(
     architecture: Architecture, rounds: Sequence[RoundUpdates], validation: Dataset
 ) -> dict[str, float]:
-    """Return what each participant added to the model over all rounds, in nats of loss.
+    """Return what each participant added to the model over all rounds, in units of the loss.
 
     Parameters
     ----------
@@ -135,8 +136,10 @@ def coalition_utilities(
         )
         for name in weights
     }
-    inputs = torch.tensor(validation.inputs, dtype=next(iter(weights.values())).dtype)
-    labels = torch.tensor(validation.labels, dtype=torch.int64)
+    inputs, labels = torch.tensor(validation.inputs), torch.tensor(validation.labels)
+    if inputs.is_floating_point():
+        inputs = inputs.to(next(iter(weights.values())).dtype)
+    loss = _loss(validation)
     model = architecture.build().eval()
     size = sum(array.nbytes for array in updates.weights.values())
     chunk = max(1, min(_COALITIONS_AT_ONCE, _WEIGHTS_IN_FLIGHT // max(size, 1)))
@@ -148,7 +151,7 @@ def coalition_utilities(
                 name: base + torch.tensordot(mix.to(base.dtype), deltas[name], dims=1)
                 for name, base in weights.items()
             }
-            losses += _mean_losses(model, batch, inputs, labels)
+            losses += _mean_losses(model, batch, inputs, labels, loss)
     # Nothing times NaN is NaN: a diverged update must not reach the coalitions without it.
     diverged = {p for p, delta in updates.deltas.items() if not _is_finite(delta)}
     return {
@@ -205,8 +208,28 @@ def _mixing(coalitions: Sequence[frozenset[str]], updates: RoundUpdates) -> np.n
     return mixing
 
 
+def _loss(validation: Dataset) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what takes outputs (models, n, ...) and labels (n, ...), and gives (models, n)."""
+    import torch
+
+    from neuronexus_kernel.federation.evaluation import LOSS_OF
+    from neuronexus_kernel.federation.executors.losses import LOSSES
+
+    each = torch.func.vmap(LOSSES[LOSS_OF[validation.kind]], in_dims=(0, None))
+    if validation.kind != "regression":
+        return each
+    labels = validation.labels.astype(np.float64)
+    # The limit of a loss must mean the same whether labels are in grams or in tonnes.
+    scale = float(np.square(labels - labels.mean(axis=0)).mean()) or 1.0
+    return lambda outputs, wanted: each(outputs, wanted) / scale
+
+
 def _mean_losses(
-    model: torch.nn.Module, batch: dict[str, Tensor], inputs: Tensor, labels: Tensor
+    model: torch.nn.Module,
+    batch: dict[str, Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
 ) -> list[float]:
     """Return the mean loss of each model of a batch of weights, in float64."""
     import torch
@@ -221,9 +244,10 @@ def _mean_losses(
     forward = vmap(outputs, in_dims=(0, None))
     for start in range(0, len(labels), _EXAMPLES_AT_ONCE):
         wanted = labels[start : start + _EXAMPLES_AT_ONCE]
+        if wanted.is_floating_point():
+            wanted = wanted.double()
         scores = forward(batch, inputs[start : start + _EXAMPLES_AT_ONCE]).double()
-        chosen = scores.gather(2, wanted.expand(models, -1).unsqueeze(2)).squeeze(2)
-        losses = torch.logsumexp(scores, dim=2) - chosen
+        losses = loss(scores, wanted)
         total += losses.nan_to_num(LOSS_LIMIT, LOSS_LIMIT).clamp(max=LOSS_LIMIT).sum(dim=1)
     means: list[float] = (total / len(labels)).tolist()
     return means

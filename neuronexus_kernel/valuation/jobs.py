@@ -6,8 +6,8 @@ same document with CIDs in place of contents; `resolve` fetches those.
 
 ``recipes`` trains two recipes from the same seeds with the same budget of example passes and
 compares them on the held-out split; ``weights`` compares two sets of weights there and shares
-the gain among the participants who made it.  A model that diverged is wrong on every example:
-a measured result, not a failure.
+the gain among the participants who made it.  A model that diverged is wrong on every example, or
+has the least score on it where quantities are foretold: a measured result, not a failure.
 
     {"kind": "recipes", "baseline": side, "candidate": side, "held_out": data set,
      "seeds": [int], "budget": int, "clients": int}
@@ -34,7 +34,7 @@ from neuronexus_kernel.content import CID, dagcbor
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.errors import EvaluationError, NeuroNexusError
 from neuronexus_kernel.federation.executors.threads import torch_threads
-from neuronexus_kernel.valuation.improvement import MIN_EXAMPLES, Bound, paired_bound
+from neuronexus_kernel.valuation.improvement import MIN_EXAMPLES, Bound, paired_bound, whole_scores
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset, Partition
@@ -103,8 +103,10 @@ def perform(job: bytes) -> bytes:
     bytes
         A map with ``kind``; ``value_nano``, the lower bound of the improvement in integer 10^-9;
         ``bound``, the fields of `Bound`; ``correct``, by side a list with one byte string per
-        seed, a byte of 0 or 1 per held-out row that counts; ``accuracies``, by side a list per
-        seed; ``dropped``, the number of held-out rows that do not count; ``environment``;
+        seed, a byte of 0 or 1 per held-out row that counts, or, where labels are no classes,
+        ``scores``, a little-endian int32 per row in millionths, and ``metric``; ``accuracies``,
+        the metric by side and seed; ``dropped``, the number of held-out rows that do not count;
+        ``environment``;
         for recipes ``rounds`` and ``plan`` by side, for weights ``values``, the Shapley values
         by participant, and ``shares``, their parts per 10^9.
 
@@ -175,17 +177,17 @@ def _recipes(job: Document) -> dict[str, Node]:
     held_out, dropped = _without_rows_of(
         _dataset(job, "held_out"), [data for _, data in sides.values()]
     )
-    correct, rounds, plans = {}, {}, {}
+    scores, rounds, plans = {}, {}, {}
     for name, (recipe, data) in sides.items():
         rounds[name] = max(1, budget // (len(data) * recipe.local_epochs))
         results = [
             _train(recipe, data, rounds=rounds[name], clients=clients, seed=seed) for seed in seeds
         ]
-        correct[name] = np.stack(
-            [_correctness(recipe.architecture, result.weights, held_out) for result in results]
+        scores[name] = np.stack(
+            [_scores(recipe.architecture, result.arrays, held_out) for result in results]
         )
         plans[name] = _plain(results[0].plan)
-    measured = _measured(correct, dropped)
+    measured = _measured(scores, held_out, dropped)
     return {**measured, "plan": plans, "rounds": cast(Node, rounds)}
 
 
@@ -226,15 +228,15 @@ def _train(
 def _weights(job: Document) -> dict[str, Node]:
     public = [] if job["public"] is None else [_dataset(job, "public")]
     held_out, dropped = _without_rows_of(_dataset(job, "held_out"), public)
-    correct = {}
+    scores = {}
     for name in SIDES:
         architecture, weights = _read_weights_side(_document(job, name))
-        correct[name] = _correctness(architecture, weights, held_out)[np.newaxis]
+        scores[name] = _scores(architecture, weights, held_out)[np.newaxis]
     values = _participant_values(job)
     from neuronexus_kernel.valuation.coalitions import shares
 
     return {
-        **_measured(correct, dropped),
+        **_measured(scores, held_out, dropped),
         "shares": cast(Node, shares(values)),
         "values": cast(Node, values),
     }
@@ -264,28 +266,42 @@ def _participant_values(job: Document) -> dict[str, float]:
 # -- measuring -----------------------------------------------------------------------------------
 
 
-def _correctness(
+def _scores(
     architecture: Architecture, weights: Mapping[str, np.ndarray], held_out: Dataset
 ) -> np.ndarray:
-    """Return which held-out examples a model gets right: bool of shape (examples,)."""
+    """Return how well a model answers each held-out example: float64 of shape (examples,)."""
     from neuronexus_kernel import federation
 
     if not all(np.isfinite(array).all() for array in weights.values()):
-        return np.zeros(len(held_out), dtype=bool)
-    return np.asarray(federation.evaluate(architecture, weights, held_out).correct, dtype=bool)
+        return np.full(len(held_out), -1.0 if held_out.kind == "regression" else 0.0)
+    return federation.evaluate(architecture, weights, held_out).scores
 
 
-def _measured(correct: Mapping[str, np.ndarray], dropped: int) -> dict[str, Node]:
-    bound: Bound = paired_bound(correct["baseline"], correct["candidate"])
+def _measured(scores: Mapping[str, np.ndarray], held_out: Dataset, dropped: int) -> dict[str, Node]:
+    """Compare scores (seeds, examples) by side; those of classes are right and wrong answers."""
+    from neuronexus_kernel.datasets.task import METRIC_OF
+
+    answers = held_out.kind == "classification"
+    sides = {name: rows == 1 for name, rows in scores.items()} if answers else dict(scores)
+    bound: Bound = paired_bound(sides["baseline"], sides["candidate"])
+    each: dict[str, Node] = {
+        name: [_score_bytes(row) for row in rows] for name, rows in sides.items()
+    }
+    metric: dict[str, Node] = {} if answers else {"metric": METRIC_OF[held_out.kind]}
     return {
-        "accuracies": {name: [float(row.mean()) for row in rows] for name, rows in correct.items()},
+        "accuracies": {name: [float(row.mean()) for row in rows] for name, rows in sides.items()},
         "bound": asdict(bound),
-        "correct": {
-            name: [row.astype(np.uint8).tobytes() for row in rows] for name, rows in correct.items()
-        },
+        "correct" if answers else "scores": each,
         "dropped": dropped,
+        **metric,
         "value_nano": bound.value_nano,
     }
+
+
+def _score_bytes(row: np.ndarray) -> bytes:
+    if row.dtype == bool:
+        return row.astype(np.uint8).tobytes()
+    return whole_scores(row).astype("<i4").tobytes()
 
 
 def _without_rows_of(held_out: Dataset, others: Sequence[Dataset]) -> tuple[Dataset, int]:

@@ -34,7 +34,7 @@ STEP_NANO = 100_000
 SALT_SIZE = 32
 
 _DESIGN = {"recipes": ("seeds", "budget", "clients"), "weights": ("public",)}
-_RESULT_PUBLIC = {"environment", "kind", "plan", "rounds", "shares"}
+_RESULT_PUBLIC = {"environment", "kind", "metric", "plan", "rounds", "shares"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def make_receipt(
         "contribution": {"id": contribution, "kind": contribution_kind},
         "design": {name: description[name] for name in _DESIGN[str(description["kind"])]},
         "format": FORMAT,
-        "method": _method(str(description["kind"])),
+        "method": _method(str(description["kind"]), str(outcome.get("metric", "accuracy"))),
         "outcome": {k: v for k, v in outcome.items() if k in _RESULT_PUBLIC},
         "value_nano": counted(cast(int, outcome["value_nano"])),
     }
@@ -204,7 +204,7 @@ def recompute(
     )
 
 
-def _method(kind: str) -> dict[str, Node]:
+def _method(kind: str, metric: str) -> dict[str, Node]:
     names = {"recipes": "paired-retraining", "weights": "paired-weights"}
     return {
         "bound": METHOD,
@@ -212,7 +212,7 @@ def _method(kind: str) -> dict[str, Node]:
         "name": names[kind],
         "replicates": REPLICATES,
         "sharing": "federated-shapley-of-loss" if kind == "weights" else None,
-        "value": "lower bound of the improvement of accuracy, rounded down to 10^-4",
+        "value": f"lower bound of the improvement of {metric}, rounded down to 10^-4",
     }
 
 

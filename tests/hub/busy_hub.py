@@ -158,7 +158,7 @@ def trained() -> list[bytes]:
             evaluate_every=0,
             executor="sequential",
             progress=False,
-        ).weights
+        ).arrays
         found.append(weights_format.serialize(weights))
     return found
 

@@ -134,7 +134,7 @@ def better_weights(task: nx.Task) -> list[dict[str, np.ndarray]]:
             evaluate_every=0,
             progress=False,
         )
-        weights = result.weights
+        weights = result.arrays
         found.append(weights)
     return found
 

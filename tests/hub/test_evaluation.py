@@ -127,6 +127,18 @@ def test_rows_that_became_public_meanwhile_are_not_paid_again(bench, task):
     assert bench.executor.calls == 0
 
 
+def test_an_architecture_and_a_technique_are_measured_together(bench, task):
+    slow = nx.Recipe(nx.models.mlp(64, (16,), 10), learning_rate=0.003)
+    project = bench.person("owner").create_project("slow", task=task, recipe=slow)
+    wider = nx.models.mlp(64, (32,), 10)
+    alan = bench.person("alan").project("slow")
+    both = alan.submit(nx.CodeContribution(wider, optimiser="adam", note="wider, with adam"))
+    bench.evaluate()
+    assert both.state == "rewarded"
+    expected = slow.with_changes(architecture=wider, optimiser="adam")
+    assert project.recipe.cid == expected.cid
+
+
 # -- the queue --------------------------------------------------------------------------------
 
 

@@ -289,3 +289,50 @@ def test_a_harmful_participant_takes_nothing_from_the_others():
     }
     assert shares({"ada": math.nan, "alan": 2.0}) == {"ada": 0, "alan": PARTS}
     assert shares({}) == {}
+
+
+# -- other kinds of data -------------------------------------------------------------------------
+
+
+def two_steps(weights):
+    """Updates of one who steps towards the truth, one who stands still, one who steps away."""
+    start = {name: np.zeros_like(array) for name, array in weights.items()}
+    still = {name: np.zeros_like(array) for name, array in weights.items()}
+    away = {name: -array for name, array in weights.items()}
+    deltas = {"towards": weights, "still": still, "away": away}
+    return RoundUpdates(start, deltas, dict.fromkeys(deltas, 1))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_quantities_are_valued_by_their_error_whatever_their_unit(scale):
+    inputs = np.random.default_rng(0).normal(size=(60, 2))
+    data = Dataset(inputs, scale * inputs.sum(axis=1), kind="regression")
+    architecture = models.mlp(2, (), 1)
+    truth = {
+        name: np.full(shape, scale if len(shape) == 2 else 0, np.float32)
+        for name, shape in architecture.parameter_shapes.items()
+    }
+    values = participant_values(architecture, [two_steps(truth)], data)
+    assert values["towards"] > 0 > values["away"]
+    assert values["still"] == pytest.approx(0, abs=1e-9)
+    utility = coalition_utilities(architecture, two_steps(truth), data)
+    # Nobody: all of the (uncentred) variance is left; the truth's third: four ninths of it.
+    nobody = -np.square(inputs.sum(axis=1)).mean() / inputs.sum(axis=1).var()
+    assert utility[frozenset()] == pytest.approx(nobody, rel=1e-4)
+    assert utility[frozenset({"towards"})] == pytest.approx(4 / 9 * nobody, rel=1e-4)
+
+
+def test_tokens_are_valued_by_the_places_foretold():
+    from neuronexus_kernel.models.graph import INPUT, GraphBuilder
+
+    graph = GraphBuilder((4,), tokens=True)
+    last = graph.add("embedding", INPUT, num_embeddings=5, embedding_dim=5)
+    architecture = models.Architecture((4,), tuple(graph.nodes), last, input_dtype="int64")
+    (name,) = architecture.parameter_shapes
+    data = Dataset.from_tokens((np.arange(30)[:, None] + np.arange(5)) % 5, 5)
+    updates = two_steps({name: 3 * np.roll(np.eye(5, dtype=np.float32), 1, axis=1)})
+    values = participant_values(architecture, [updates], data)
+    assert values["towards"] > 0 > values["away"]
+    assert values["still"] == pytest.approx(0, abs=1e-6)
+    nobody = coalition_utilities(architecture, updates, data)[frozenset()]
+    assert nobody == pytest.approx(-np.log(5), rel=1e-5)

@@ -134,7 +134,9 @@ def test_the_order_of_the_examples_does_not_matter(seeds, examples, number):
 @pytest.mark.parametrize(
     ("baseline", "candidate"),
     [
-        (np.ones((3, 40)), np.ones((3, 40))),
+        (np.ones((3, 40)), np.ones((3, 40), int)),
+        (np.ones((3, 40)), np.full((3, 40), 1.01)),
+        (np.ones((3, 40)), np.full((3, 40), np.nan)),
         (np.ones((3, 40), int), np.ones((2, 40), int)),
         (np.ones((3, 40), int), 2 * np.ones((3, 40), int)),
         (np.ones((3, 29), int), np.ones((3, 29), int)),
@@ -152,3 +154,71 @@ def test_what_cannot_be_compared_is_refused(baseline, candidate):
 def test_a_bound_that_promises_too_much_or_too_little_is_refused(options):
     with pytest.raises(InvalidInputError):
         paired_bound(*compared(1, 40), **options)
+
+
+# -- scores ------------------------------------------------------------------------------------
+
+
+def test_scores_of_zero_and_one_are_bounded_like_right_and_wrong_answers():
+    baseline, candidate = draw(
+        np.random.default_rng(3), seeds=3, examples=100, differing=20, seed_spread=0.02
+    )
+    answers = paired_bound(baseline, candidate)
+    scores = paired_bound(baseline.astype(float), candidate.astype(float))
+    assert scores.mean == answers.mean
+    assert scores.lower == pytest.approx(answers.lower, abs=1e-6)
+    assert scores.error == pytest.approx(answers.error)
+
+
+def test_the_bound_of_answers_is_the_one_that_receipts_of_before_hold():
+    """A receipt is recomputed to the last bit, years later."""
+    sides = np.random.default_rng(7).random((2, 3, 200)) < [[[0.7]], [[0.78]]]
+    bound = paired_bound(*sides)
+    assert (bound.mean, bound.lower, bound.error) == (
+        0.08833333333333333,
+        0.04,
+        0.032707696517822134,
+    )
+
+
+def test_the_best_and_the_worst_lie_two_apart():
+    worst, best = -np.ones((2, 40)), np.ones((2, 40))
+    assert paired_bound(worst, best).lower == 2
+    assert paired_bound(best, worst).lower == -2
+
+
+def clipped_r2(generator, *, seeds, examples, tails, spread):
+    """Scores of two equally good models, whose errors have heavy tails and vary with the seed."""
+    common = generator.standard_t(tails, examples)
+
+    def side():
+        error = common + generator.normal(0, 0.3, (seeds, examples))
+        return np.clip(1 - (error + generator.normal(0, spread, (seeds, 1))) ** 2 / 2, -1, 1)
+
+    return side(), side()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "examples", "tails", "spread"),
+    [(1, 100, 1.5, 0.0), (3, 60, 2, 0.1), (5, 200, 3, 0.3)],
+)
+def test_scores_without_improvement_are_above_zero_in_a_tenth_of_cases_at_most(
+    seeds, examples, tails, spread
+):
+    generator = np.random.default_rng(2)
+    world = {"seeds": seeds, "examples": examples, "tails": tails, "spread": spread}
+    trials = 400
+    found = [
+        paired_bound(*clipped_r2(generator, **world), replicates=300, seed=trial).lower > 0
+        for trial in range(trials)
+    ]
+    assert np.mean(found) <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / trials)
+
+
+def test_many_scores_are_drawn_in_pieces_with_the_same_result(monkeypatch):
+    from neuronexus_kernel.valuation import improvement
+
+    sides = np.random.default_rng(0).random((2, 2, 50))
+    whole = paired_bound(*sides, replicates=200)
+    monkeypatch.setattr(improvement, "_DRAWS_AT_ONCE", 700)
+    assert paired_bound(*sides, replicates=200) == whole

@@ -1,9 +1,10 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from neuronexus_kernel import federation
+from neuronexus_kernel import datasets, federation, models
 from neuronexus_kernel.content import CID, dagcbor
 from neuronexus_kernel.datasets import Dataset
 from neuronexus_kernel.errors import (
@@ -61,7 +62,7 @@ def test_the_correctness_is_that_of_a_training_anyone_can_repeat(world):
         seed=7,
         progress=False,
     )
-    expected = federation.evaluate(world.recipe.architecture, trained.weights, world.held_out)
+    expected = federation.evaluate(world.recipe.architecture, trained.arrays, world.held_out)
     np.testing.assert_array_equal(correctness(result, "baseline")[0], expected.correct)
 
 
@@ -123,7 +124,7 @@ def test_a_held_out_split_that_was_all_trained_on_measures_nothing(world):
 def test_the_environment_and_the_plan_are_told(world):
     result = run(world, world.recipes(world.recipe_side(), seeds=[1], budget=1))
     assert {"torch", "numpy", "threads", "instructions"} <= set(result["environment"])
-    assert result["plan"]["candidate"]["executor"] == "vectorized"
+    assert result["plan"]["candidate"]["executor"] in ("fused", "vectorized")
 
 
 # -- weights -------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def participants(world, trained):
 
 def test_trained_weights_beat_untrained_ones(world, trained):
     start = world.recipe.architecture.initial_weights(3)
-    result = run(world, world.weights(start, trained.weights))
+    result = run(world, world.weights(start, trained.arrays))
     assert result["value_nano"] > 300_000_000
     assert result["bound"]["seeds"] == 1
     assert (result["values"], result["shares"]) == ({}, {})
@@ -160,7 +161,7 @@ def test_trained_weights_beat_untrained_ones(world, trained):
 
 def test_the_gain_is_shared_by_what_each_participant_brought(world, trained):
     start = trained.updates[0].weights
-    description = world.weights(start, trained.weights, participants=participants(world, trained))
+    description = world.weights(start, trained.arrays, participants=participants(world, trained))
     result = run(world, description)
     assert list(result["values"]) == ["ada", "alan", "grace"]
     assert result["shares"]["alan"] == 0
@@ -168,29 +169,29 @@ def test_the_gain_is_shared_by_what_each_participant_brought(world, trained):
     assert sum(result["shares"].values()) == PARTS
     fallen = [
         federation.evaluate(world.recipe.architecture, weights, world.validation).loss
-        for weights in (start, trained.weights)
+        for weights in (start, trained.arrays)
     ]
     assert sum(result["values"].values()) == pytest.approx(fallen[0] - fallen[1], abs=1e-4)
 
 
 def test_worse_weights_have_a_negative_value(world, trained):
     start = world.recipe.architecture.initial_weights(3)
-    assert run(world, world.weights(trained.weights, start))["value_nano"] < 0
+    assert run(world, world.weights(trained.arrays, start))["value_nano"] < 0
 
 
 def test_weights_that_diverged_are_wrong_on_every_example(world, trained):
-    broken = {name: np.full_like(array, np.nan) for name, array in trained.weights.items()}
-    result = run(world, world.weights(trained.weights, broken))
+    broken = {name: np.full_like(array, np.nan) for name, array in trained.arrays.items()}
+    result = run(world, world.weights(trained.arrays, broken))
     assert result["accuracies"]["candidate"] == [0.0]
     assert result["value_nano"] < -500_000_000
 
 
 def test_weights_that_lean_on_one_infinite_value_win_nothing(world, trained):
     """A model whose bias is infinite for the commonest class is still a broken model."""
-    leaning = {name: array.copy() for name, array in trained.weights.items()}
+    leaning = {name: array.copy() for name, array in trained.arrays.items()}
     bias = next(name for name, array in leaning.items() if array.shape == (10,))
     leaning[bias][0] = np.inf
-    result = run(world, world.weights(trained.weights, leaning))
+    result = run(world, world.weights(trained.arrays, leaning))
     assert result["accuracies"]["candidate"] == [0.0]
 
 
@@ -198,7 +199,7 @@ def test_held_out_rows_of_the_public_split_do_not_count_for_weights(world, train
     public = world.public.concat(world.held_out.subset(range(25)))
     description = world.weights(
         world.recipe.architecture.initial_weights(0),
-        trained.weights,
+        trained.arrays,
         public=world.contents.add(public.encode()),
     )
     assert run(world, description)["dropped"] == 25
@@ -206,9 +207,64 @@ def test_held_out_rows_of_the_public_split_do_not_count_for_weights(world, train
 
 
 def test_weights_of_another_architecture_are_refused(world, trained):
-    other = {name: array[..., :1] for name, array in trained.weights.items()}
+    other = {name: array[..., :1] for name, array in trained.arrays.items()}
     with pytest.raises(ArchitectureError):
-        run(world, world.weights(trained.weights, other))
+        run(world, world.weights(trained.arrays, other))
+
+
+# -- other kinds of data -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patients(world):
+    """The world of diabetes patients, of whom a quantity is foretold."""
+    shares = {"public": 0.4, "private": 0.2, "validation": 0.1, "held_out": 0.3}
+    parts = datasets.diabetes().split(shares, seed=0)
+    architecture = models.mlp(10, (), 1)
+    recipe = federation.Recipe(architecture, learning_rate=0.001, loss="mse", local_epochs=2)
+    return replace(
+        world,
+        public=parts["public"],
+        validation=parts["validation"],
+        held_out=parts["held_out"],
+        recipe=recipe,
+    )
+
+
+def test_a_better_recipe_for_quantities_is_measured_by_its_scores(patients):
+    better = patients.recipe.with_changes(learning_rate=0.03)
+    result = run(patients, patients.recipes(patients.recipe_side(better)))
+    assert result["metric"] == "r2"
+    assert "correct" not in result
+    rows = np.frombuffer(result["scores"]["candidate"][0], "<i4") / 1e6
+    assert len(rows) == len(patients.held_out)
+    assert rows.min() >= -1
+    assert rows.max() <= 1
+    assert rows.mean() == pytest.approx(result["accuracies"]["candidate"][0], abs=1e-6)
+    assert 0 < result["value_nano"] / 1e9 <= result["bound"]["mean"] <= 2
+    assert run(patients, patients.recipes(patients.recipe_side(better))) == result
+
+
+def test_weights_that_diverged_have_the_least_score(patients):
+    start = patients.recipe.architecture.initial_weights(0)
+    broken = {name: np.full_like(array, np.inf) for name, array in start.items()}
+    result = run(patients, patients.weights(start, broken))
+    assert result["accuracies"]["candidate"] == [-1.0]
+
+
+def test_the_result_for_classes_has_the_fields_of_before(world, trained):
+    result = run(world, world.weights(trained.arrays, trained.arrays))
+    assert set(result) == {
+        "accuracies",
+        "bound",
+        "correct",
+        "dropped",
+        "environment",
+        "kind",
+        "shares",
+        "value_nano",
+        "values",
+    }
 
 
 # -- malformed -----------------------------------------------------------------------------------
