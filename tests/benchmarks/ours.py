@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 import torch
-from work import BATCH, MODELS, RATE, STARTED, Work, options, report
+from work import BATCH, MODELS, RATE, Work, options, report
 
 from neuronexus_kernel import Dataset, Recipe, federation, models
 from neuronexus_kernel.federation.executors.base import Client, Cohort
@@ -37,6 +37,7 @@ def main() -> None:
         for rows, labels in zip(work.inputs, work.labels, strict=True)
     ]
     how = chosen.how or "auto"
+    begin, ends = time.perf_counter(), []
     if how.startswith("bare:"):
         seconds, executor = _bare(recipe, data, how.removeprefix("bare:"), chosen.rounds)
     else:
@@ -48,11 +49,12 @@ def main() -> None:
             presum=how == "presum",
             evaluate_every=0,
             progress=False,
+            on_round=lambda report: ends.append(time.perf_counter()),
         )
         seconds, executor = [each.seconds for each in result.reports[1:]], result.executor
     report(
         seconds,
-        first=time.perf_counter() - STARTED - sum(seconds[1:]),
+        first=(ends[1] - begin) if ends else seconds[0],
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         executor=executor,
     )

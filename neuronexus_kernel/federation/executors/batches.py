@@ -8,8 +8,10 @@ executors that stack clients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +20,15 @@ from torch import Tensor
 from neuronexus_kernel.federation.augmentation import augment, row_keys
 from neuronexus_kernel.federation.executors.base import Client, Cohort
 
+if TYPE_CHECKING:
+    from neuronexus_kernel.federation.recipe import Recipe
+
 _WINDOW_ROWS = 2**20
 """For so many rows at a time it is worked out which batch they are in."""
+
+_GATHERED = 2**19
+"""So many input numbers are gathered at a time: a call for every step would cost more than the
+copying, and what lies ready should lie in a cache."""
 
 
 def longest_first(cohort: Cohort) -> list[int]:
@@ -82,7 +91,7 @@ class Batches:
     Notes
     -----
     Which rows are in which batch is worked out for some steps at a time, since a round may be
-    long: steps are meant to be taken in order.
+    long: steps are meant to be taken in order, and a batch lasts until the next is taken.
     """
 
     def __init__(
@@ -103,12 +112,12 @@ class Batches:
         longest = max(len(client.dataset) for client in clients)
         self.size = min(cohort.recipe.batch_size, longest)
         self._length = max(1, _WINDOW_ROWS // (len(clients) * self.size))
-        self._offsets = np.cumsum([0, *(len(client.dataset) for client in clients)])
         self._window: _Window | None = None
-        inputs = torch.from_numpy(np.concatenate([each.dataset.inputs for each in clients]))
-        self._inputs = inputs.to(device, dtype if inputs.is_floating_point() else inputs.dtype)
-        labels = torch.from_numpy(np.concatenate([each.dataset.labels for each in clients]))
-        self._labels = labels.to(device, dtype if labels.is_floating_point() else labels.dtype)
+        each_step = len(clients) * self.size * math.prod(clients[0].dataset.input_shape)
+        self._ready = max(1, _GATHERED // each_step)
+        self._gathered: _Gathered | None = None
+        self._room: np.ndarray | None = None
+        self._noisy = _draws_noise(cohort.recipe)
 
     def __len__(self) -> int:
         return len(self.active)
@@ -116,23 +125,44 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         active, window = self.active[step], self._window_of(step)
         at = step - window.first
-        rows, keys = window.rows[at, :active], window.keys[at, :active]
-        flat = rows.flatten()
-        inputs = self._inputs.index_select(0, flat)
+        gathered = self._gathered_of(step, window)
+        keys = window.keys[at, :active]
+        inputs = gathered.inputs[step - gathered.first, :active]
         recipe = self._cohort.recipe
         if recipe.augmentation:
-            inputs = inputs.view(-1, *recipe.architecture.input_shape)
-            inputs = augment(inputs, row_keys(keys, self.size).flatten(), recipe.augmentation)
-        labels = self._labels.index_select(0, flat)
+            flat = inputs.reshape(-1, *recipe.architecture.input_shape)
+            flat = augment(flat, row_keys(keys, self.size).flatten(), recipe.augmentation)
+            inputs = flat.view(active, self.size, *flat.shape[1:])
         return Batch(
-            inputs.view(*rows.shape, *inputs.shape[1:]),
-            labels.view(*rows.shape, *labels.shape[1:]),
+            inputs,
+            gathered.labels[step - gathered.first, :active],
             window.weights[at, :active],
             window.present[at, :active],
             window.sizes[at, :active],
             keys,
             window.full[at],
         )
+
+    def _gathered_of(self, step: int, window: _Window) -> _Gathered:
+        """Return the rows of some steps, this one among them, in the order of the batches."""
+        first = step - (step - window.first) % self._ready
+        if self._gathered is None or self._gathered.first != first:
+            start = first - window.first
+            rows = window.rows[start : start + self._ready, : self.active[first]]
+            inputs = [client.dataset.inputs for client in self._clients]
+            labels = [client.dataset.labels for client in self._clients]
+            if self._room is None:  # memory that is used again need not be touched first again
+                self._room = _room(rows.shape, inputs[0], self._dtype)
+            self._gathered = _Gathered(
+                first,
+                self._there(_gather(inputs, rows, self._room)),
+                self._there(_gather(labels, rows, _room(rows.shape, labels[0], self._dtype))),
+            )
+        return self._gathered
+
+    def _there(self, array: np.ndarray) -> Tensor:
+        """Return an array as a tensor where the clients train."""
+        return torch.from_numpy(array).to(self._device)
 
     def _window_of(self, step: int) -> _Window:
         """Return the window that a step lies in."""
@@ -152,15 +182,16 @@ class Batches:
             steps = slice(first, min(first + len(active), self._cohort.steps(client)))
             count = steps.stop - steps.start
             taken, sizes[:count, column] = _batches(self._cohort, client, steps, self.size)
-            rows[:count, column] = taken + self._offsets[column]
-            keys[:count, column] = self._cohort.noise_keys(client)[steps]
+            rows[:count, column] = taken
+            if self._noisy:
+                keys[:count, column] = self._cohort.noise_keys(client)[steps]
         is_present = np.arange(self.size) < sizes[:, :, None]
         whole = (sizes == self.size) | (sizes == 0)
         present = torch.from_numpy(is_present).to(self._device, self._dtype)
         size = torch.from_numpy(sizes).to(self._device, self._dtype)
         return _Window(
             first,
-            torch.from_numpy(rows).to(self._device),
+            rows,
             torch.from_numpy(keys).to(self._device),
             size,
             present,
@@ -174,12 +205,46 @@ class _Window:
     """What is known of some steps in a row: (steps, clients) or (steps, clients, batch)."""
 
     first: int
-    rows: Tensor
+    rows: np.ndarray
     keys: Tensor
     sizes: Tensor
     present: Tensor
     weights: Tensor
     full: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Inputs and labels of some steps in a row: (steps, clients, batch, ...)."""
+
+    first: int
+    inputs: Tensor
+    labels: Tensor
+
+
+def _room(rows: tuple[int, ...], source: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Return memory for the rows of a source, in the number type of the training unless whole."""
+    kind = source.dtype if source.dtype.kind != "f" else np.dtype(str(dtype).removeprefix("torch."))
+    return np.empty((*rows, *source.shape[1:]), dtype=kind)
+
+
+def _gather(sources: Sequence[np.ndarray], rows: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Write each client's rows (steps, clients, batch) of its own source; return what is written.
+
+    A client's rows stay in a cache between reading and writing, as they would not if all clients'
+    were joined first.
+    """
+    steps, clients, _ = rows.shape
+    written = room[:steps, :clients]
+    for column in range(clients):
+        written[:, column] = sources[column][rows[:, column]]
+    return written
+
+
+def _draws_noise(recipe: Recipe) -> bool:
+    """Tell whether steps draw noise: in augmentation, or in an operator with a probability p."""
+    arguments = (name for node in recipe.architecture.nodes for name, _ in node.arguments.items)
+    return bool(recipe.augmentation) or "p" in arguments
 
 
 def _batches(

@@ -31,6 +31,9 @@ _CHUNK_VALUES = 4_000_000
 """Parameters of all models of a chunk together: a few times what a processor's cache holds."""
 _CHUNK_CLIENTS = 256
 _CHUNK_BYTES = 512 * 2**20
+_FUSED_VALUES = 2_000_000
+_FUSED_CLIENTS = 128
+"""The same for fused, which keeps neither gradients nor several copies of what it works on."""
 _SHARED_STEP = 4_000_000
 """Multiplications in a step from which a second thread saves more than it costs."""
 _LARGE_STEP = 200_000_000
@@ -50,7 +53,7 @@ class Plan:
     reason
         Why it was chosen, for people.
     chunk
-        Clients trained at the same time; fused trains as many chunks at a time as it has threads.
+        Clients trained together.
     dtype
         Number type of the training arithmetic.
     threads
@@ -60,7 +63,8 @@ class Plan:
     versions
         Version of each library that the result may depend on.
     workers
-        Processes that train; the result does not depend on it.
+        How many chunks train at the same time: in processes of their own, or for fused in threads
+        of Python; the result does not depend on it.
     inner
         What each of the processes follows; None unless the executor is ``"processes"``.
     timings
@@ -192,7 +196,7 @@ def make_executor(plan: Plan) -> Executor:
     if plan.executor == "fused":
         from neuronexus_kernel.federation.executors.fused import FusedExecutor
 
-        return FusedExecutor(chunk=plan.chunk, dtype=plan.dtype)
+        return FusedExecutor(chunk=plan.chunk, workers=plan.workers, dtype=plan.dtype)
     if plan.executor == "processes":
         from neuronexus_kernel.federation.executors.processes import ProcessesExecutor
 
@@ -253,18 +257,20 @@ class _Case:
         """Return the plan for an executor."""
         if executor == "processes":
             return self._processes(reason, self.choice()[0])
-        chunk, threads = self._chunk(), self._threads()
+        chunk, threads, workers = self._chunk(), self._threads(), 1
         if executor == "sequential":
             chunk = 1
         elif executor == "fused":
-            threads = min(_torch_threads(), self.clients)
-            chunk = _even(self.clients, chunk, threads)
+            chunk = self._fused_chunk()
+            if _has_convolutions(self.recipe.architecture):
+                threads, workers = 1, min(_torch_threads(), self.clients)
         return Plan(
             executor=executor,
             reason=reason,
             chunk=chunk,
             dtype=self.dtype,
             threads=threads,
+            workers=workers,
             instructions=_instructions(executor),
             versions=library_versions(),
         )
@@ -278,9 +284,7 @@ class _Case:
 
     def _processes(self, reason: str, inner: str) -> Plan:
         """Return the plan for worker processes that each follow one for a single thread."""
-        each = replace(self.plan(inner, reason), threads=1, chunk=self._chunk())
-        if inner == "sequential":
-            each = replace(each, chunk=1)
+        each = replace(self.plan(inner, reason), threads=1, workers=1)
         return replace(each, executor="processes", workers=self._workers(), inner=each)
 
     def _workers(self) -> int:
@@ -297,6 +301,13 @@ class _Case:
         values = 4 * size + 2 * activations * self.recipe.batch_size
         fitting = _CHUNK_BYTES // (values * {"float32": 4, "float64": 8}[self.dtype])
         return max(1, min(_CHUNK_CLIENTS, _CHUNK_VALUES // size, fitting))
+
+    def _fused_chunk(self) -> int:
+        """Return how many clients fused trains at a time: one where kernels take one at a time."""
+        if _has_convolutions(self.recipe.architecture):
+            return 1
+        fitting = _FUSED_VALUES // max(1, self.recipe.architecture.parameter_count)
+        return max(1, min(self._chunk(), _FUSED_CLIENTS, fitting))
 
     def _step_flops(self) -> int:
         """Return the floating-point operations of one client's step: forward and twice back."""
@@ -367,12 +378,6 @@ def _torch_threads() -> int:
     import torch
 
     return torch.get_num_threads()
-
-
-def _even(clients: int, most: int, threads: int) -> int:
-    """Return a chunk of at most `most` clients of which every thread gets as many."""
-    turns = -(-clients // (most * threads))
-    return -(-clients // (turns * threads))
 
 
 def _instructions(executor: str) -> str:

@@ -24,7 +24,7 @@ from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 from torch.nn import functional as F
-from work import BATCH, RATE, STARTED, Work, options, report
+from work import BATCH, RATE, Work, options, report
 
 
 class Clock(TrainingProcessCallback):
@@ -93,7 +93,7 @@ def main() -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         ends = [begin, *clock.ends]
         seconds = [later - sooner for sooner, later in pairwise(ends)]
-        report(seconds, first=clock.ends[0] - STARTED)
+        report(seconds, first=clock.ends[0] - begin)
 
 
 if __name__ == "__main__":

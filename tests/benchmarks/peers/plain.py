@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
-from work import RATE, STARTED, Work, batches, options, report
+from work import RATE, Work, batches, options, report
 
 
 def loop(work: Work, model: nn.Module, state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -66,13 +66,12 @@ def main() -> None:
     model = work.network()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     train = stacked if chosen.how == "vmap" else loop
-    seconds, first = [], 0.0
+    seconds = []
     for number in range(chosen.rounds):
         begin = time.perf_counter()
         state = train(work, model, state, number)
         seconds.append(time.perf_counter() - begin)
-        first = first or time.perf_counter() - STARTED
-    report(seconds, first=first)
+    report(seconds, first=seconds[0])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from torch.nn import functional as F
 
 BATCH = 10
 RATE = 0.05
-STARTED = time.perf_counter()
 
 
 class ResidualBlock(nn.Module):
@@ -145,7 +143,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def report(seconds: Sequence[float], **more: float | str) -> None:
-    """Print a side's result: seconds of each round, and from the start to the first one's end."""
+    """Print a side's result: seconds of each round, and from the call to the first one's end."""
     print(json.dumps({"rounds": list(seconds), **more}), flush=True)
     sys.stdout.flush()
 

@@ -1,36 +1,28 @@
 """The fused executor: chunks of clients, each trained by a compiled program.
 
-A chunk is as many clients as stay in a processor's cache together with what a step makes.  Chunks
-are dealt to threads; each works with one thread of torch, so what a chunk computes depends on
-neither how many threads there are nor on which of them takes it.  Two threads on two chunks also
-wait for each other less than two threads on every single product do.
+A chunk is as many clients as stay in a processor's cache together with what a step makes.  Where
+products are large and few, torch's threads share each of them; where a step is many calls for one
+client, as with convolutions, chunks are dealt to workers (threads of Python) instead.  What a chunk
+computes does not depend on how many workers there are nor on which of them takes it.
 
 Clients are trained in the very arrays that are handed over in the end.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from neuronexus_kernel.federation.executors.base import Client, ClientUpdate, Cohort
 from neuronexus_kernel.federation.executors.batches import Batches, longest_first
 from neuronexus_kernel.federation.executors.fused.compiler import compile_step
+from neuronexus_kernel.federation.executors.fused.memory import Memory, Stacks
 from neuronexus_kernel.federation.executors.fused.program import Buffers, Program
 from neuronexus_kernel.federation.executors.fused.updates import updates_of
 from neuronexus_kernel.federation.executors.modules import torch_dtype
-from neuronexus_kernel.federation.executors.threads import torch_threads
-
-_CACHE_LINE = 64
-
-Stacks: TypeAlias = Mapping[str, NDArray[np.floating]]
-"""The models of several clients by full name, (clients, \\*shape)."""
 
 
 class FusedExecutor:
@@ -40,6 +32,9 @@ class FusedExecutor:
     ----------
     chunk
         Clients trained together: a matter of cache.
+    workers
+        Chunks trained at the same time, each with as many threads as torch has in the thread that
+        calls `train`.
     dtype
         ``"float32"`` or ``"float64"``.
 
@@ -50,31 +45,26 @@ class FusedExecutor:
 
     name = "fused"
 
-    def __init__(self, *, chunk: int, dtype: str = "float32") -> None:
+    def __init__(self, *, chunk: int, workers: int = 1, dtype: str = "float32") -> None:
         self._chunk = chunk
+        self._workers = workers
         self._dtype = dtype
+        self._memory = Memory()
 
     def train(self, cohort: Cohort) -> list[ClientUpdate]:
-        """Train the cohort, as many chunks at a time as torch has threads."""
+        """Train the cohort, as many chunks at a time as there are workers."""
         order = longest_first(cohort)
         clients = [cohort.clients[place] for place in order]
-        stacks = _blank(cohort, np.dtype(self._dtype))
+        stacks = self._memory.stacks(
+            cohort.recipe.architecture.parameter_shapes, len(clients), np.dtype(self._dtype)
+        )
 
         def train(first: int) -> list[float]:
             part = slice(first, first + self._chunk)
             own = {name: stack[part] for name, stack in stacks.items()}
             return _train_chunk(cohort, clients[part], own, torch_dtype(self._dtype))
 
-        threads = torch.get_num_threads()
-        with (
-            torch_threads(1),
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
-            totals = [
-                total
-                for chunk in pool.map(train, range(0, len(clients), self._chunk))
-                for total in chunk
-            ]
+        totals = [total for chunk in self._dealt(train, len(clients)) for total in chunk]
         arrays = {name: np.ascontiguousarray(stack) for name, stack in stacks.items()}
         updates = {
             place: _update(
@@ -83,6 +73,18 @@ class FusedExecutor:
             for row, (place, client, total) in enumerate(zip(order, clients, totals, strict=True))
         }
         return [updates[place] for place in range(len(order))]
+
+    def _dealt(self, train: Callable[[int], list[float]], count: int) -> Iterator[list[float]]:
+        """Yield what `train` returns for the first place of each chunk, in their order."""
+        firsts = range(0, count, self._chunk)
+        if self._workers == 1 or len(firsts) == 1:
+            yield from map(train, firsts)
+            return
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(
+            self._workers, initializer=torch.set_num_threads, initargs=(threads,)
+        ) as pool:
+            yield from pool.map(train, firsts)
 
 
 @torch.inference_mode()
@@ -110,32 +112,6 @@ def _train_chunk(
         totals[:active] += losses.mul_(batch.present).sum(1)
     sums: list[float] = totals.tolist()
     return sums
-
-
-def _blank(cohort: Cohort, dtype: np.dtype[np.floating]) -> Stacks:
-    """Return memory for the models of all clients, kernels of images with their channels last."""
-    stacks, count = {}, len(cohort.clients)
-    for name, shape in cohort.recipe.architecture.parameter_shapes.items():
-        if len(shape) == 4:
-            made = _aligned((count, shape[0], *shape[2:], shape[1]), dtype)
-            stacks[name] = made.transpose(0, 1, 4, 2, 3)
-        else:
-            stacks[name] = _aligned((count, *shape), dtype)
-    return stacks
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[np.floating]) -> NDArray[np.floating]:
-    """Return an array that begins with a cache line, not initialised.
-
-    A product that updates its weights in place is a third slower where every vector crosses two
-    lines.  It is NumPy's memory because NumPy asks the system for large pages, which takes a third
-    of the time to be touched first.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _CACHE_LINE, np.uint8)
-    # Not memory.ctypes: that makes a cycle, which keeps the memory until the collector runs.
-    first = -memory.__array_interface__["data"][0] % _CACHE_LINE
-    return memory[first : first + size].view(dtype).reshape(shape)
 
 
 def _fill(cohort: Cohort, clients: Sequence[Client], stacks: Stacks) -> None:
