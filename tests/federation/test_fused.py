@@ -524,13 +524,13 @@ def test_in_float32_results_stay_close_to_the_reference(model):
 
 
 @pytest.mark.parametrize("model", WHOLE_MODELS.values(), ids=WHOLE_MODELS)
-def test_results_are_bitwise_the_same_whatever_the_number_of_threads(model):
+def test_results_are_bitwise_the_same_whatever_the_number_of_workers(model):
     cohort = cohort_of(model(), sizes=(30, 17, 25, 30, 4))
-    executor = FusedExecutor(chunk=2)
-    first = executor.train(cohort)
-    for threads in (1, 2, 3):
-        with torch_threads(threads):
-            again = executor.train(cohort)
+    with torch_threads(1):
+        first = FusedExecutor(chunk=2).train(cohort)
+    for workers in (1, 2, 3):
+        with torch_threads(1):
+            again = FusedExecutor(chunk=2, workers=workers).train(cohort)
         for mine, theirs in zip(first, again, strict=True):
             assert mine.loss == theirs.loss
             for name, array in mine.weights.items():

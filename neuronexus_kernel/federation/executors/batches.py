@@ -113,7 +113,7 @@ class Batches:
         self.size = min(cohort.recipe.batch_size, longest)
         self._length = max(1, _WINDOW_ROWS // (len(clients) * self.size))
         self._window: _Window | None = None
-        each_step = len(clients) * self.size * math.prod(clients[0].dataset.input_shape)
+        each_step = len(clients) * self.size * math.prod(cohort.recipe.architecture.input_shape)
         self._ready = max(1, _GATHERED // each_step)
         self._gathered: _Gathered | None = None
         self._room: np.ndarray | None = None
