@@ -125,4 +125,4 @@ def starting_weights(
         fixed = recipe.seed_policy == "fixed-start"
         given = recipe.architecture.initial_weights(0 if fixed else seed)
     check_shapes(recipe.architecture, given)
-    return {name: np.array(given[name], dtype=dtype) for name in recipe.architecture.parameters}
+    return {name: np.asarray(given[name]).astype(dtype) for name in recipe.architecture.parameters}

@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 import torch
 from work import BATCH, MODELS, RATE, Work, options, report
 
-from neuronexus_kernel import Dataset, Recipe, federation, models
+from neuronexus_kernel import Dataset, Recipe, models
 from neuronexus_kernel.federation.executors.base import Client, Cohort
 from neuronexus_kernel.federation.executors.plan import make_executor, make_plan
 from neuronexus_kernel.federation.executors.threads import torch_threads
+from neuronexus_kernel.federation.training import train
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     if how.startswith("bare:"):
         seconds, executor = _bare(recipe, data, how.removeprefix("bare:"), chosen.rounds)
     else:
-        result = federation.train(
+        result = train(
             recipe,
             data,
             rounds=chosen.rounds,
