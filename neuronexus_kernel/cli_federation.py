@@ -214,7 +214,7 @@ def _join_alone(options: argparse.Namespace) -> int:
         home_directory() / "nodes" / key.stem,
         options.data,
         address=options.superlink,
-        authority=options.authority.read_bytes(),
+        authority=_certificate(options.authority),
         key=key,
         executor=options.executor,
     )
@@ -225,6 +225,13 @@ def _join_alone(options: argparse.Namespace) -> int:
     finally:
         node.stop()
     return _told(node.state, node.reason)
+
+
+def _certificate(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"The certificate {path} cannot be read: {error}") from None
 
 
 def _key(options: argparse.Namespace) -> int:

@@ -161,7 +161,7 @@ class Project:
         strategy: Strategy | None = None,
         executor: str = "auto",
         seed: int = 0,
-        on_round: Callable[[RoundReport], None] | None = None,
+        on_round: Callable[[RoundReport], object] | None = None,
         progress: bool = True,
     ) -> TrainingRun:
         """Train federatedly in this process, and record the run on the hub.
@@ -188,11 +188,11 @@ class Project:
         strategy
             A Flower strategy to use instead of the recipe's.
         executor
-            How the cohort is trained: ``"auto"``, ``"sequential"`` or ``"vectorized"``.
+            How the cohort is trained: see `federation.train`.
         seed
             Decides client sampling, batch order and dropout.
         on_round
-            Called with a `RoundReport` after each round.
+            Called with a `RoundReport` after each round; returning True ends the run there.
 
         Returns
         -------
@@ -215,10 +215,9 @@ class Project:
             clients = pool.partition(iid(10) if partition is None else partition)
         run = self._start(recipe, rounds, clients, clients_per_round, seed)
 
-        def record(report: RoundReport) -> None:
+        def record(report: RoundReport) -> object:
             self.hub.record_round(run.id, _round(report))
-            if on_round is not None:
-                on_round(report)
+            return None if on_round is None else on_round(report)
 
         result: TrainingResult | None = None
         try:

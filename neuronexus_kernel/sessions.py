@@ -58,7 +58,7 @@ class FederationHandle:
             "address": record.address,
             "nodes": f"{len(record.connected)} of {record.nodes} connected",
             "joined": ", ".join(record.accounts),
-            "rounds": f"{len(self.history)} of {record.rounds}" if record.run else None,
+            "rounds": f"{self._rounds(record.run)} of {record.rounds}" if record.run else None,
             "problem": record.problem,
         }
         return card("Federation", rows)
@@ -143,11 +143,14 @@ class FederationHandle:
             bar.set_description_str(f"{len(record.connected)} of {record.nodes} nodes")
             return
         history = self._hub.run(record.run).history
-        done = sum(entry.round > 0 for entry in history)
         if history and history[-1].accuracy is not None:
             bar.set_postfix({"accuracy": f"{history[-1].accuracy:.4f}"}, refresh=False)
         bar.set_description_str(record.state)
-        bar.update(done - bar.n)
+        bar.update(self._rounds(record.run) - bar.n)
+
+    def _rounds(self, run: str) -> int:
+        """Return how many rounds are over; round 0 is the measurement before training."""
+        return sum(entry.round > 0 for entry in self._hub.run(run).history)
 
 
 class NodeHandle:

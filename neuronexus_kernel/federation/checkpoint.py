@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 
@@ -37,12 +37,10 @@ from neuronexus_kernel.errors import (
 from neuronexus_kernel.federation._flower import Strategy
 from neuronexus_kernel.federation.result import RoundReport
 from neuronexus_kernel.federation.snapshot import Arrays, pack, restore, unpack
+from neuronexus_kernel.federation.strategies.client import States
 from neuronexus_kernel.federation.updates import RoundUpdates
 
 FORMAT = "neuronexus/checkpoint@1"
-
-States: TypeAlias = Mapping[int, Mapping[str, Mapping[str, np.ndarray]]]
-"""What clients keep between rounds: purpose and arrays by partition id."""
 
 _RUN, _HEAD, _HISTORY, _LOCK = "run.cbor", "head.cbor", "history.log", "lock"
 _SAFE = (_RUN, _HEAD, _HISTORY, _LOCK)

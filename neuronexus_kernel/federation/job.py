@@ -16,7 +16,7 @@ import numpy as np
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.federation import snapshot
 from neuronexus_kernel.federation._flower import Strategy
-from neuronexus_kernel.federation.checkpoint import Checkpoint, Saved, States
+from neuronexus_kernel.federation.checkpoint import Checkpoint, Saved
 from neuronexus_kernel.federation.client_app import CohortApp
 from neuronexus_kernel.federation.conditions import is_personal, strategy_name
 from neuronexus_kernel.federation.executors.base import Client, Executor
@@ -29,6 +29,7 @@ from neuronexus_kernel.federation.recipe import Recipe
 from neuronexus_kernel.federation.recorder import Enough, Listener, Measure, Recorder, RoundRecord
 from neuronexus_kernel.federation.result import TrainingResult
 from neuronexus_kernel.federation.server_app import execute, make_strategy
+from neuronexus_kernel.federation.strategies.client import States
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset

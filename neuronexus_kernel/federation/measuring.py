@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuronexus_kernel.federation import randomness
-from neuronexus_kernel.federation.checkpoint import States
 from neuronexus_kernel.federation.evaluation import Evaluator
 from neuronexus_kernel.federation.recorder import Measure
-from neuronexus_kernel.federation.strategies.client import OWN
+from neuronexus_kernel.federation.strategies.client import OWN, States
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset

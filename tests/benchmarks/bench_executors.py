@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from neuronexus_kernel import Dataset, Recipe, models
 from neuronexus_kernel.federation.executors.base import Client, Cohort
-from neuronexus_kernel.federation.executors.fused import FusedExecutor
+from neuronexus_kernel.federation.executors.plan import make_executor, make_plan
 from neuronexus_kernel.federation.executors.threads import torch_threads
 
 BATCH = 10
@@ -246,10 +246,11 @@ WORK = (
 
 def sides(work: Work) -> dict[str, Callable[[], object]]:
     """Return what trains the work, by name; what does not apply to convolutions is left out."""
-    cohort, module, fused = work.cohort(), work.module(), FusedExecutor(chunk=work.chunk)
-    threads = range(1, CORES + 1)
+    cohort, module = work.cohort(), work.module()
+    plan = make_plan(cohort.recipe, clients=work.clients, executor="fused")
+    fused, threads = make_executor(plan), range(1, CORES + 1)
     found: dict[str, Callable[[], object]] = {
-        "fused": lambda: fused.train(cohort),
+        "fused": with_threads(plan.threads, lambda: fused.train(cohort)),
         **{f"loop, {n}": with_threads(n, lambda: plain_loop(module, cohort)) for n in threads},
     }
     if work.module is two_nn:

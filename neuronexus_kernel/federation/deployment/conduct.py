@@ -13,9 +13,9 @@ from neuronexus_kernel.federation.arrays import from_record
 from neuronexus_kernel.federation.client_app import Outcome
 from neuronexus_kernel.federation.deployment.order import Order, write_round
 from neuronexus_kernel.federation.deployment.remote import RemoteNodes, round_of
-from neuronexus_kernel.federation.evaluation import Evaluator
 from neuronexus_kernel.federation.executors.base import ClientUpdate, Cohort
 from neuronexus_kernel.federation.grid import FIRST_NODE, LocalGrid
+from neuronexus_kernel.federation.measuring import measure_of
 from neuronexus_kernel.federation.recorder import Measure, Recorder, RoundRecord
 from neuronexus_kernel.federation.server_app import execute, make_strategy
 from neuronexus_kernel.federation.strategies.replies import METRICS
@@ -147,13 +147,13 @@ def _model(message: Message) -> Mapping[str, np.ndarray]:
 def _measure(order: Order) -> Measure | None:
     if order.validation is None:
         return None
-    evaluator = Evaluator(order.recipe.architecture, order.validation)
-
-    def measure(weights: dict[str, np.ndarray]) -> tuple[float, float]:
-        evaluation = evaluator.evaluate(weights)
-        return evaluation.loss, evaluation.accuracy
-
-    return measure
+    return measure_of(
+        order.recipe.architecture,
+        order.validation,
+        states=None,  # what labs keep stays with them
+        clients=len(order.seats),
+        seed=order.seed,
+    )
 
 
 def _save(folder: Path, record: RoundRecord) -> None:
