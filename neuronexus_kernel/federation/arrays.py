@@ -91,6 +91,11 @@ class LocalRecord(ArrayRecord):
         self.__dict__["_data"][key] = value
         self.__dict__["_is_dirty"] = True
 
+    def put(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Put arrays into the record, which they belong to from now on."""
+        self.__dict__["_data"].update({name: LocalArray(each) for name, each in weights.items()})
+        self.__dict__["_is_dirty"] = True
+
     def to_numpy_ndarrays(self, *, keep_input: bool = True) -> list[np.ndarray]:
         """Return the arrays; with ``keep_input=False`` the record is empty afterwards."""
         arrays = [array.numpy() for array in self.values()]
@@ -104,6 +109,25 @@ class LocalRecord(ArrayRecord):
         for name, array in self.items():
             plain[name] = array
         deflated: bytes = plain.deflate()
+        return deflated
+
+
+class LocalMetrics(MetricRecord):
+    """A Flower metric record whose first entries need no check: it takes longer than a step.
+
+    Parameters
+    ----------
+    metrics
+        Numbers by name; the record keeps a copy.
+    """
+
+    def __init__(self, metrics: Mapping[str, int | float]) -> None:
+        super().__init__()
+        self.__dict__["_data"].update(metrics)
+
+    def deflate(self) -> bytes:
+        """Serialise as a plain `MetricRecord`, which is what a reader elsewhere knows."""
+        deflated: bytes = MetricRecord(dict(self.items())).deflate()
         return deflated
 
 
@@ -171,8 +195,7 @@ def _name_of(dtype: np.dtype[Any]) -> str:
 def to_record(weights: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Return weights as an array record; the arrays now belong to the record."""
     record = LocalRecord()
-    for name, array in weights.items():  # its constructor would copy each into a plain Array
-        record[name] = LocalArray(array)
+    record.put(weights)  # its constructor would copy each into a plain Array
     return record
 
 

@@ -162,7 +162,7 @@ class CheckedGrid(Grid):
         _check_metrics(metrics, TRAIN_METRICS if train else EVALUATE_METRICS)
         for name, record in sent.items():
             arrays = _checked_arrays(content[name], record)
-            if name == _model_of(sent):
+            if self._bound < math.inf and name == _model_of(sent):
                 _check_distance(arrays, from_record(record), self._bound)
             if not all(isinstance(array, LocalArray) for array in content[name].values()):
                 content[name] = to_record(arrays)  # decoded once, and what was checked is used
@@ -215,9 +215,9 @@ def _checked_array(name: str, array: Array, shape: Sequence[int]) -> np.ndarray:
         if len(array.data) > limit:
             raise InvalidInputError(f"its array {name!r} takes {len(array.data)} bytes.")
     values = array.numpy()
-    if values.shape != tuple(shape) or tuple(array.shape) != tuple(shape):
+    if not values.shape == tuple(array.shape) == tuple(shape):
         raise InvalidInputError(f"its array {name!r} has shape {values.shape}, not {tuple(shape)}.")
-    if values.dtype not in (np.float32, np.float64):
+    if values.dtype.char not in "fd":
         raise InvalidInputError(f"its array {name!r} holds {values.dtype}, not real numbers.")
     if not isinstance(array, LocalArray) and not np.isfinite(values).all():
         raise InvalidInputError(f"its array {name!r} holds values that are not finite.")
@@ -227,8 +227,6 @@ def _checked_array(name: str, array: Array, shape: Sequence[int]) -> np.ndarray:
 def _check_distance(
     arrays: Mapping[str, np.ndarray], sent: Mapping[str, np.ndarray], bound: float
 ) -> None:
-    if bound == math.inf:
-        return
     squares = (
         float(np.square(np.subtract(arrays[name], sent[name], dtype=np.float64)).sum())
         for name in sent

@@ -31,6 +31,7 @@ from neuronexus_kernel.federation._flower import (
 )
 from neuronexus_kernel.federation.arrays import (
     LocalContent,
+    LocalMetrics,
     array_records,
     from_record,
     to_record,
@@ -279,7 +280,8 @@ def train_each(executor: Executor, cohort: Cohort) -> tuple[list[ClientUpdate], 
             raise whole
     finite = []
     for update in updates:
-        if is_finite(update.weights) and math.isfinite(update.loss):
+        sound = is_finite(update.weights) if update.finite is None else update.finite
+        if sound and math.isfinite(update.loss):
             finite.append(update)
         else:
             failures[update.partition_id] = DIVERGED
@@ -305,7 +307,7 @@ def _reply(trained: Trained, clients: int, message: Message, names: Sequence[str
         if arrays is None:
             arrays = {tensor: update.weights[tensor] for tensor in names}
         content[name] = to_record(arrays)
-    content[METRICS] = MetricRecord(
+    content[METRICS] = LocalMetrics(
         {
             "num-examples": update.num_examples,
             "train_loss": update.loss,

@@ -147,6 +147,9 @@ class ClientUpdate:
         Mean training loss of all examples over all its steps, each measured before the step.
     steps
         Optimiser steps taken.
+    finite
+        Whether all weights are finite and so are their squares (`weights.is_finite`), where the
+        executor found out while they lay in a cache; None where nobody has looked.
     """
 
     partition_id: int
@@ -154,6 +157,7 @@ class ClientUpdate:
     num_examples: int
     loss: float
     steps: int
+    finite: bool | None = None
 
 
 class Executor(Protocol):

@@ -152,11 +152,11 @@ class Batches:
             inputs = [client.dataset.inputs for client in self._clients]
             labels = [client.dataset.labels for client in self._clients]
             if self._room is None:  # memory that is used again need not be touched first again
-                self._room = _room(rows.shape, inputs[0], self._dtype)
+                self._room = _room(rows, inputs[0], self._dtype)
             self._gathered = _Gathered(
                 first,
                 self._there(_gather(inputs, rows, self._room)),
-                self._there(_gather(labels, rows, _room(rows.shape, labels[0], self._dtype))),
+                self._there(_gather(labels, rows, _room(rows, labels[0], self._dtype))),
             )
         return self._gathered
 
@@ -222,23 +222,32 @@ class _Gathered:
     labels: Tensor
 
 
-def _room(rows: tuple[int, ...], source: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """Return memory for the rows of a source, in the number type of the training unless whole."""
+def _room(rows: np.ndarray, source: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Return memory for rows (steps, clients, batch) of such sources, the clients first.
+
+    Its number type is that of the training, unless the source holds whole numbers.
+    """
     kind = source.dtype if source.dtype.kind != "f" else np.dtype(str(dtype).removeprefix("torch."))
-    return np.empty((*rows, *source.shape[1:]), dtype=kind)
+    steps, clients, size = rows.shape
+    return np.empty((clients, steps * size, *source.shape[1:]), dtype=kind)
 
 
 def _gather(sources: Sequence[np.ndarray], rows: np.ndarray, room: np.ndarray) -> np.ndarray:
     """Write each client's rows (steps, clients, batch) of its own source; return what is written.
 
-    A client's rows stay in a cache between reading and writing, as they would not if all clients'
-    were joined first.
+    What is returned has the shape (steps, clients, batch, ...), but each client's rows lie together
+    in memory: they are written by one call.
     """
-    steps, clients, _ = rows.shape
-    written = room[:steps, :clients]
-    for column in range(clients):
-        written[:, column] = sources[column][rows[:, column]]
-    return written
+    steps, clients, size = rows.shape
+    written = room[:clients, : steps * size]
+    for place, source in enumerate(sources[:clients]):
+        chosen = rows[:, place].reshape(-1)
+        if source.dtype == room.dtype:
+            np.take(source, chosen, axis=0, out=written[place], mode="clip")
+            # "clip" needs no second buffer, as "raise" does; the rows are within bounds.
+        else:
+            written[place] = source[chosen]
+    return written.reshape(clients, steps, size, *room.shape[2:]).swapaxes(0, 1)
 
 
 def _draws_noise(recipe: Recipe) -> bool:

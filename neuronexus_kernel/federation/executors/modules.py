@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from neuronexus_kernel.models import Architecture
@@ -27,3 +29,16 @@ def blank_module(architecture: Architecture, dtype: torch.dtype) -> Interpreter:
 def torch_dtype(name: str) -> torch.dtype:
     """Return torch's type for ``"float32"`` or ``"float64"``."""
     return {"float32": torch.float32, "float64": torch.float64}[name]
+
+
+def finite_rows(stacks: Mapping[str, Tensor]) -> list[bool]:
+    """Tell for each of several stacked models whether `weights.is_finite` holds for it.
+
+    Parameters
+    ----------
+    stacks
+        Its tensors by name: (models, \\*shape).
+    """
+    sizes = [torch.linalg.vector_norm(stack.flatten(1), dim=1) for stack in stacks.values()]
+    found: list[bool] = torch.isfinite(torch.stack(sizes)).all(0).tolist()
+    return found

@@ -59,7 +59,10 @@ class Later(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the training of the true round."""
         number = server_round + self._skipped
-        arrays, metrics = self._strategy.aggregate_train(number, replies)
+        given = list(replies)
+        arrays, metrics = self._strategy.aggregate_train(number, given)
+        if isinstance(replies, list):
+            replies.clear()  # Flower's loop would hold the round's models until the next is trained
         return None if arrays is None else to_record(from_record(arrays)), metrics
 
     def configure_evaluate(

@@ -10,11 +10,13 @@ Clients are trained in the very arrays that are handed over in the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neuronexus_kernel.federation.executors.base import Client, ClientUpdate, Cohort
 from neuronexus_kernel.federation.executors.batches import Batches, longest_first
@@ -22,7 +24,10 @@ from neuronexus_kernel.federation.executors.fused.compiler import compile_step
 from neuronexus_kernel.federation.executors.fused.memory import Memory, Stacks
 from neuronexus_kernel.federation.executors.fused.program import Buffers, Program
 from neuronexus_kernel.federation.executors.fused.updates import updates_of
-from neuronexus_kernel.federation.executors.modules import torch_dtype
+from neuronexus_kernel.federation.executors.modules import finite_rows, torch_dtype
+
+Told: TypeAlias = tuple[float, bool]
+"""Of a client: the sum of its examples' losses, and whether its weights are finite."""
 
 
 class FusedExecutor:
@@ -59,22 +64,22 @@ class FusedExecutor:
             cohort.recipe.architecture.parameter_shapes, len(clients), np.dtype(self._dtype)
         )
 
-        def train(first: int) -> list[float]:
+        def train(first: int) -> list[Told]:
             part = slice(first, first + self._chunk)
             own = {name: stack[part] for name, stack in stacks.items()}
             return _train_chunk(cohort, clients[part], own, torch_dtype(self._dtype))
 
-        totals = [total for chunk in self._dealt(train, len(clients)) for total in chunk]
+        told = [each for chunk in self._dealt(train, len(clients)) for each in chunk]
         arrays = {name: np.ascontiguousarray(stack) for name, stack in stacks.items()}
         updates = {
             place: _update(
-                cohort, client, {name: each[row] for name, each in arrays.items()}, total
+                cohort, client, {name: each[row] for name, each in arrays.items()}, of
             )
-            for row, (place, client, total) in enumerate(zip(order, clients, totals, strict=True))
+            for row, (place, client, of) in enumerate(zip(order, clients, told, strict=True))
         }
         return [updates[place] for place in range(len(order))]
 
-    def _dealt(self, train: Callable[[int], list[float]], count: int) -> Iterator[list[float]]:
+    def _dealt(self, train: Callable[[int], list[Told]], count: int) -> Iterator[list[Told]]:
         """Yield what `train` returns for the first place of each chunk, in their order."""
         firsts = range(0, count, self._chunk)
         if self._workers == 1 or len(firsts) == 1:
@@ -90,14 +95,14 @@ class FusedExecutor:
 @torch.inference_mode()
 def _train_chunk(
     cohort: Cohort, clients: Sequence[Client], stacks: Stacks, dtype: torch.dtype
-) -> list[float]:
-    """Train clients, sorted by falling number of steps, and return the sum of their losses."""
-    _fill(cohort, clients, stacks)
+) -> list[Told]:
+    """Train clients, sorted by falling number of steps; return what is to be told of each."""
     state = {name: torch.from_numpy(stack) for name, stack in stacks.items()}
+    _fill(cohort, clients, state)
     batches = Batches(cohort, clients, dtype)
     updates, buffers = updates_of(cohort, clients, dtype), Buffers(dtype)
     programs: dict[int, Program] = {}
-    totals = torch.zeros(len(clients), dtype=torch.float64)
+    totals = torch.zeros(len(clients), batches.size, dtype=torch.float64)
     for step, active in enumerate(batches.active):
         batch = batches[step]
         if active not in programs:
@@ -109,27 +114,28 @@ def _train_chunk(
                 buffers=buffers,
             )
         losses = programs[active].step(batch)
-        totals[:active] += losses.mul_(batch.present).sum(1)
-    sums: list[float] = totals.tolist()
-    return sums
+        totals[:active].add_(losses if batch.full else losses.mul_(batch.present))
+    return list(zip(totals.sum(1).tolist(), finite_rows(state), strict=True))
 
 
-def _fill(cohort: Cohort, clients: Sequence[Client], stacks: Stacks) -> None:
+def _fill(cohort: Cohort, clients: Sequence[Client], state: Mapping[str, Tensor]) -> None:
     """Write what the clients start from."""
-    for name, stack in stacks.items():
-        stack[...] = cohort.weights[name]
+    for name, stack in state.items():
+        stack.copy_(torch.tensor(cohort.weights[name]))
     for place, client in enumerate(clients):
         for name, start in cohort.own.get(client.partition_id, {}).items():
-            stacks[name][place] = start
+            state[name][place].copy_(torch.tensor(start))
 
 
 def _update(
-    cohort: Cohort, client: Client, weights: dict[str, np.ndarray], total: float
+    cohort: Cohort, client: Client, weights: dict[str, np.ndarray], told: Told
 ) -> ClientUpdate:
+    total, finite = told
     return ClientUpdate(
         client.partition_id,
         weights,
         len(client.dataset),
         total / cohort.seen(client),
         cohort.steps(client),
+        finite,
     )
