@@ -1,273 +1,194 @@
-"""The executors against each other, against plain PyTorch, and against the machine.
+"""Each executor against the machine: which part of its arithmetic and of its memory it uses.
 
-The work is one local epoch of plain SGD with batches of 10 on numbers of MNIST's shape (what the
-pixels are takes no part in the time).  All sides train the same clients from the same weights in
-the same process, one after another in turn, and the best of several turns counts.
+The work is that of `bench_federation`, without a grid and a strategy.  All executors train the same
+clients from the same weights in one process, in turn, and the best of several turns counts; beside
+them, in the same turns, the machine does
 
-``loop`` is what one would write in plain PyTorch, with its best number of threads; ``vmap`` is the
-textbook's `torch.func` over stacked clients; the bound is the time of the matrix products alone, on
-all cores, with nothing else done.
+* large products of matrices on all cores: its peak;
+* the products of the work's steps and nothing else, shared by the cores or a chunk on each,
+  whichever is faster: what these thin shapes leave of the peak (only for the 2NN, whose products
+  are plain);
+* copies of an array larger than any cache.
+
+A sample counts three times its forward operations: forward, the input's delta, the gradient.  The
+first layer computes no delta of its input, so a fraction is too high by up to a third of that
+layer's part.  A client's step reads all its weights for the forward products and for the deltas,
+and reads and writes them in the update: this traffic, beside the copies', tells that a chunk stays
+in a cache where the fraction is large.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 
-import numpy as np
 import torch
+from bench_federation import WORKS, make_work
 from measure import Figure
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.nn import functional
+from ours import prepared
+from work import BATCH, Work
 
-from neuronexus_kernel import Dataset, Recipe, models
 from neuronexus_kernel.federation.executors.base import Client, Cohort
 from neuronexus_kernel.federation.executors.plan import make_executor, make_plan
 from neuronexus_kernel.federation.executors.threads import torch_threads
+from neuronexus_kernel.models import Architecture
 
-BATCH = 10
-RATE = 0.05
+EXECUTORS = ("fused", "processes", "vectorized", "sequential")
 WIDTHS = (784, 200, 200, 10)
 CORES = torch.get_num_threads()
+GOAL = 0.6
+"""Of the bound that the products of the 2NN's shapes set, for (a)."""
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, with batch or group normalisation."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module]):
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList([norm(outputs), norm(outputs)])
-        self.shortcut = (
-            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
-            if stride > 1
-            else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output."""
-        y = torch.relu(self.norms[0](self.first(x)))
-        return torch.relu(self.norms[1](self.second(y)) + self.shortcut(x))
+def figures() -> Iterator[Figure]:
+    """Compare all executors with the machine on every piece of work."""
+    wanted = os.environ.get("BENCHMARK_WORKS", "abcde")
+    for letter, (name, model, clients, rows) in WORKS.items():
+        if letter not in wanted:
+            continue
+        work = make_work(model, clients, rows)
+        yield from _compare(letter, f"({letter}) {name}", work, turns=3 if model == "2nn" else 1)
 
 
-def resnet8(norm: Callable[[int], nn.Module]) -> nn.Module:
-    """Return ResNet-8 for 3 x 32 x 32: one block each of 16, 32 and 64 channels."""
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1, bias=False),
-        norm(16),
-        nn.ReLU(),
-        ResidualBlock(16, 16, 1, norm),
-        ResidualBlock(16, 32, 2, norm),
-        ResidualBlock(32, 64, 2, norm),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, 10),
+def _compare(letter: str, name: str, work: Work, turns: int) -> Iterator[Figure]:
+    recipe, data = prepared(work)
+    cohort = Cohort(
+        recipe,
+        recipe.architecture.initial_weights(0),
+        tuple(Client(place, each) for place, each in enumerate(data)),
+        seed=0,
+        round=1,
     )
+    sides: dict[str, Callable[[], object]] = {"peak": large_products, "copy": large_copy}
+    if work.model == "2nn":
+        steps = len(data[0]) // BATCH
+        sides["thin, shared"] = ThinProducts(len(data) // 10, 10, steps).shared
+        sides["thin, dealt"] = ThinProducts(len(data) // 5, 5, steps).dealt
+    with ExitStack() as stack:
+        for executor in EXECUTORS:
+            sides[executor] = stack.enter_context(_Side(cohort, executor)).train
+        seconds = best_in_turn(sides, turns)
+    peak, copied = PRODUCT_FLOPS / seconds["peak"], 2 * COPY_BYTES / seconds["copy"]
+    flops = 3 * _flops(recipe.architecture)
+    traffic = 4 * 4 * recipe.architecture.parameter_count / BATCH
+    for executor in EXECUTORS:
+        speed = work.samples / seconds[executor]
+        title = f"{name}, {executor}"
+        yield Figure(title, speed * flops / 1e9, peak / 1e9, "large products", "GFLOP/s")
+        thin = [taken for side, taken in seconds.items() if side.startswith("thin")]
+        if thin:
+            goal = GOAL if (letter, executor) == ("a", "fused") else None
+            bound = work.samples / min(thin)
+            yield Figure(title, speed, bound, "the products alone", "samples/s", goal=goal)
+        yield Figure(title, speed * traffic / 1e9, copied / 1e9, "copies in memory", "GB/s")
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is trained: the same model as a module and captured, and the clients' data.
+class _Side(AbstractContextManager["_Side"]):
+    """An executor with its plan; workers, if it has any, end with the block."""
 
-    Attributes
+    def __init__(self, cohort: Cohort, name: str) -> None:
+        plan = make_plan(cohort.recipe, clients=len(cohort.clients), executor=name)
+        self._cohort, self._threads = cohort, plan.threads
+        self._executor = make_executor(plan)
+
+    def __exit__(self, *error: object) -> None:
+        if isinstance(self._executor, AbstractContextManager):
+            self._executor.__exit__(None, None, None)
+
+    def train(self) -> None:
+        """Train one round."""
+        with torch_threads(self._threads):
+            self._executor.train(self._cohort)
+
+
+SIZE = 1024
+PRODUCT_FLOPS = 2 * SIZE**3 * 10
+COPY_BYTES = 256 * 2**20
+
+
+@torch.inference_mode()
+def large_products() -> None:
+    """Multiply large matrices on all cores."""
+    a, out = torch.ones(SIZE, SIZE), torch.empty(SIZE, SIZE)
+    for _ in range(10):
+        torch.mm(a, a, out=out)
+
+
+_SOURCE, _TARGET = torch.ones(COPY_BYTES // 4), torch.ones(COPY_BYTES // 4)
+
+
+def large_copy() -> None:
+    """Copy more than any cache holds, on all cores."""
+    _TARGET.copy_(_SOURCE)
+
+
+class ThinProducts:
+    """The matrix products of the 2NN's steps and nothing else.
+
+    Parameters
     ----------
-    name
-        For the table.
-    module
-        What the plain loop trains.
-    shape
-        Of one example.
-    clients, rows
-        How many clients, and examples of each.
-    chunk
-        Clients that the fused executor trains together.
+    chunks
+        How many chunks of clients there are.
+    size
+        Clients in each.
+    steps
+        Steps of each.
     """
 
-    name: str
-    module: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    clients: int
-    rows: int
-    chunk: int
+    def __init__(self, chunks: int, size: int, steps: int) -> None:
+        self._chunks, self._steps = chunks, steps
+        self._layers = [_layers(size) for _ in range(CORES)]
 
-    def cohort(self) -> Cohort:
-        """Return clients with random examples and one local epoch to train."""
-        random = np.random.default_rng(0)
-        module = self.module()
-        architecture = models.Architecture.capture(module, torch.zeros(1, *self.shape))
-        recipe = Recipe(architecture, batch_size=BATCH, local_epochs=1, learning_rate=RATE)
-        labels = np.arange(self.rows) % 10
-        members = tuple(
-            Client(
-                place,
-                Dataset(random.random((self.rows, *self.shape), np.float32), labels, classes=10),
-            )
-            for place in range(self.clients)
-        )
-        return Cohort(recipe, architecture.weights_of(module), members, seed=0, round=1)
+    def shared(self) -> None:
+        """Do them one after another, each shared by all cores."""
+        for _ in range(self._chunks):
+            self._work(0)
 
+    def dealt(self) -> None:
+        """Do a chunk on each core at a time."""
+        with torch_threads(1), ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(self._work, (number % CORES for number in range(self._chunks))))
 
-def two_nn() -> nn.Module:
-    """Return the 2NN of McMahan et al. 2017."""
-    return nn.Sequential(
-        nn.Linear(784, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10)
-    )
-
-
-def cnn() -> nn.Module:
-    """Return the CNN of McMahan et al. 2017."""
-    return nn.Sequential(
-        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, 10)),
-    )
-
-
-def plain_loop(model: nn.Module, cohort: Cohort) -> list[dict[str, Tensor]]:
-    """Train one client after another, as in any tutorial."""
-    start = {name: value.clone() for name, value in model.state_dict().items()}
-    model.train()
-    trained = []
-    for client in cohort.clients:
-        model.load_state_dict(start)
-        optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
-        inputs = torch.tensor(client.dataset.inputs)
-        labels = torch.tensor(client.dataset.labels)
-        order = torch.randperm(len(labels))
-        for chosen in order.split(BATCH):
-            optimiser.zero_grad()
-            functional.cross_entropy(model(inputs[chosen]), labels[chosen]).backward()
-            optimiser.step()
-        trained.append({name: value.clone() for name, value in model.state_dict().items()})
-    return trained
-
-
-def plain_vmap(model: nn.Module, cohort: Cohort) -> dict[str, Tensor]:
-    """Train all clients at once with `torch.func`, as its tutorial on ensembles does."""
-    count = len(cohort.clients)
-    stack = {
-        name: value.detach().expand(count, *value.shape).clone()
-        for name, value in model.named_parameters()
-    }
-    inputs = torch.stack([torch.tensor(client.dataset.inputs) for client in cohort.clients])
-    labels = torch.stack([torch.tensor(client.dataset.labels) for client in cohort.clients])
-
-    def loss_of(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return functional.cross_entropy(functional_call(model, weights, (x,)), y)
-
-    gradients = vmap(torch.func.grad(loss_of))
-    places = torch.arange(count)[:, None]
-    orders = torch.stack([torch.randperm(labels.shape[1]) for _ in cohort.clients])
-    for chosen in orders.split(BATCH, dim=1):
-        found = gradients(stack, inputs[places, chosen], labels[places, chosen])
-        with torch.no_grad():
-            for name, value in stack.items():
-                value.sub_(found[name], alpha=RATE)
-    return stack
-
-
-def products_only(clients: int, steps: int, chunk: int) -> None:
-    """Do the matrix products of the 2NN's steps and nothing else, a chunk on each core."""
-
-    def work(count: int) -> None:
-        layers = [
-            (
-                torch.randn(count, outputs, inputs),
-                torch.randn(count, BATCH, inputs),
-                torch.zeros(count, BATCH, outputs),
-                torch.empty(count, BATCH, inputs),
-            )
-            for inputs, outputs in pairwise(WIDTHS)
-        ]
-        for _ in range(steps):
+    @torch.inference_mode()
+    def _work(self, place: int) -> None:
+        layers = self._layers[place]
+        for _ in range(self._steps):
             for weight, x, y, _ in layers:
                 torch.bmm(x, weight.transpose(1, 2), out=y)
-            for place, (weight, x, y, delta) in reversed(list(enumerate(layers))):
-                if place:
+            for number, (weight, x, y, delta) in reversed(list(enumerate(layers))):
+                if number:
                     torch.bmm(y, weight, out=delta)
                 weight.baddbmm_(y.transpose(1, 2), x, alpha=-1e-30)
 
-    counts = [min(chunk, clients - first) for first in range(0, clients, chunk)]
-    with torch_threads(1), torch.inference_mode(), ThreadPoolExecutor(CORES) as pool:
-        list(pool.map(torch.inference_mode()(work), counts))
+
+def _layers(clients: int) -> list[tuple[torch.Tensor, ...]]:
+    """Return weights, inputs, outputs and deltas of the 2NN's layers."""
+    return [
+        (
+            torch.randn(clients, outputs, inputs),
+            torch.randn(clients, BATCH, inputs),
+            torch.zeros(clients, BATCH, outputs),
+            torch.empty(clients, BATCH, inputs),
+        )
+        for inputs, outputs in pairwise(WIDTHS)
+    ]
 
 
-def best(actions: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
-    """Return the shortest time of each action; they take turns, so that noise hits all."""
+def best_in_turn(actions: Mapping[str, Callable[[], object]], turns: int) -> dict[str, float]:
+    """Return the shortest time of each action after a first one; they take turns."""
     taken = dict.fromkeys(actions, float("inf"))
-    for _ in range(turns):
+    for turn in range(turns + 1):
         for name, action in actions.items():
             started = time.perf_counter()
-            result = action()
-            taken[name] = min(taken[name], time.perf_counter() - started)
-            del result
+            action()
+            if turn:
+                taken[name] = min(taken[name], time.perf_counter() - started)
     return taken
 
 
-def with_threads(count: int, action: Callable[[], object]) -> Callable[[], object]:
-    """Return the action, done with so many threads of torch."""
-
-    def act() -> object:
-        with torch_threads(count):
-            return action()
-
-    return act
-
-
-WORK = (
-    Work("(a) 2NN, 10 x 600", two_nn, (784,), 10, 600, 5),
-    Work("(b) 2NN, 100 x 60", two_nn, (784,), 100, 60, 5),
-    Work("(c) CNN, 10 x 600", cnn, (1, 28, 28), 10, 600, 1),
-    Work(
-        "(e) ResNet-8 with batch norm, 20 x 100",
-        partial(resnet8, nn.BatchNorm2d),
-        (3, 32, 32),
-        20,
-        100,
-        1,
-    ),
-    Work(
-        "(e) ResNet-8 with group norm, 20 x 100",
-        partial(resnet8, partial(nn.GroupNorm, 4)),
-        (3, 32, 32),
-        20,
-        100,
-        1,
-    ),
-)
-"""The letters are those of the goals that were set for one machine."""
-
-
-def sides(work: Work) -> dict[str, Callable[[], object]]:
-    """Return what trains the work, by name; what does not apply to convolutions is left out."""
-    cohort, module = work.cohort(), work.module()
-    plan = make_plan(cohort.recipe, clients=work.clients, executor="fused")
-    fused, threads = make_executor(plan), range(1, CORES + 1)
-    found: dict[str, Callable[[], object]] = {
-        "fused": with_threads(plan.threads, lambda: fused.train(cohort)),
-        **{f"loop, {n}": with_threads(n, lambda: plain_loop(module, cohort)) for n in threads},
-    }
-    if work.module is two_nn:
-        steps = work.rows // BATCH
-        return found | {
-            **{f"vmap, {n}": with_threads(n, lambda: plain_vmap(module, cohort)) for n in threads},
-            "products alone": lambda: products_only(work.clients, steps, work.chunk),
-        }
-    return found
-
-
-def figures(works: tuple[Work, ...] = WORK, turns: int = 5) -> Iterator[Figure]:
-    """Compare the fused executor with all other sides of each work."""
-    for work in works:
-        examples = work.clients * work.rows
-        speeds = {name: examples / taken for name, taken in best(sides(work), turns).items()}
-        for peer in ("loop", "vmap", "products alone"):
-            others = [speed for name, speed in speeds.items() if name.startswith(peer)]
-            if others:
-                yield Figure(f"{work.name}: fused", speeds["fused"], max(others), peer, "samples/s")
+def _flops(architecture: Architecture) -> int:
+    return int(architecture.summary()["FLOPs"].sum())

@@ -5,9 +5,10 @@ The work is one local epoch in batches of 10 on MNIST (random pixels where it is
     (a) 2NN, 10 clients x 600     (b) 2NN, 100 x 60        (c) CNN, 10 x 600
     (d) 2NN, 1,000 and 10,000 x 6 (e) ResNet-8 on 3x32x32 noise, 20 x 100
 
-A side's figure is its best steady round, the first one left out; a peer's is the best of its
-settings (threads, processes).  Peers live in an environment of their own (`make bench` makes it),
-because their pins would disturb ours.
+All sides take turns, several times, so that a machine that is busy for a while moves all of them.
+A side's figure is its best steady round of all turns, the first one of each left out; a peer's is
+the best of its settings (threads, processes).  Peers live in an environment of their own
+(`make bench` makes it), because their pins would disturb ours.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,20 @@ WORKS = {
     "c": ("CNN 10 x 600", "cnn", 10, 600),
     "e": ("ResNet-8 20 x 100", "resnet8", 20, 100),
 }
-ROUNDS = {"a": 6, "b": 6, "c": 3, "e": 3}
+ROUNDS = {"a": 8, "b": 8, "c": 3, "e": 3}
+TURNS = {"a": 3, "b": 3, "c": 2, "e": 2}
+
+
+LOOP, VMAP, PFL = "plain loop", "torch.func.vmap", "pfl-research 0.6"
+FLOWER, BARE = "Flower run_simulation", "its executor alone"
+GOALS: Mapping[str, Mapping[str, float]] = {
+    LOOP: {"a": 5.0, "b": 5.0, "c": 1.3, "e": 1.3},
+    VMAP: {"a": 3.0, "b": 3.0},
+    PFL: {"a": 3.0, "b": 3.0, "c": 1.8},
+    FLOWER: {"a": 6.0, "b": 20.0},
+    BARE: {"a": 1 / 1.1, "b": 1 / 1.25},
+}
+"""How many times a peer's samples a second ours should reach, by peer and work."""
 
 
 @dataclass(frozen=True)
@@ -79,37 +94,49 @@ def make_work(model: str, clients: int, rows: int) -> Work:
 
 
 def _compare(letter: str, name: str, path: Path, samples: int) -> Iterator[Figure]:
-    rounds = ROUNDS[letter]
-    ours = _ours(path, rounds, "auto")
-    title = f"{name}, {ours.executor}"
-
-    def against(peer: str, side: Side, goal: float) -> Figure:
-        return Figure(
-            title, samples / ours.steady, samples / side.steady, peer, "samples/s", goal=goal
+    found = in_turn(_sides(letter, path), TURNS[letter])
+    ours = found.pop("ours")
+    for peer, side in found.items():
+        yield Figure(
+            f"{name}, {ours.executor}",
+            samples / ours.steady,
+            samples / side.steady,
+            peer,
+            "samples/s",
+            goal=GOALS[peer][letter],
         )
-
-    goals = {"a": (5.0, 3.0), "b": (5.0, 3.0), "c": (1.3, None), "e": (1.3, None)}[letter]
-    loops = [_plain(path, rounds, "loop", threads) for threads in (1, 2)]
-    yield against("plain loop", _best(loops), goals[0])
-    if goals[1] is not None:
-        maps = [_plain(path, rounds, "vmap", threads) for threads in (1, 2)]
-        yield against("torch.func.vmap", _best(maps), goals[1])
-    if letter in "abc":
-        sides = [_pfl(path, rounds, 1, 1), _pfl(path, rounds, 1, 2), _pfl(path, rounds, 2, 1)]
-        yield against("pfl-research 0.6", _best(sides), 1.8 if letter == "c" else 3.0)
-    if letter in "ab":
-        flower = _run([str(PEER_PYTHON / "python"), "flower.py", str(path), "--rounds", "6"])
-        yield against("Flower run_simulation", flower, 6.0 if letter == "a" else 20.0)
+    if FLOWER in found:
         yield Figure(
             f"{name}, first round",
             1 / ours.first,
-            1 / flower.first,
-            "Flower run_simulation, with start-up",
+            1 / found[FLOWER].first,
+            f"{FLOWER}, with start-up",
             "1/s",
             goal=100.0,
         )
-        bare = _ours(path, rounds, f"bare:{ours.executor}")
-        yield against("its executor alone", bare, 1 / 1.1 if letter == "a" else 1 / 1.25)
+
+
+def _sides(letter: str, path: Path) -> dict[str, list[Callable[[], Side]]]:
+    """Return who does a piece of work, each in all its settings."""
+    rounds = ROUNDS[letter]
+    sides = {
+        "ours": [partial(_ours, path, rounds, "auto")],
+        LOOP: [partial(_plain, path, rounds, "loop", threads) for threads in (1, 2)],
+        VMAP: [partial(_plain, path, rounds, "vmap", threads) for threads in (1, 2)],
+        PFL: [partial(_pfl, path, rounds, *setting) for setting in ((1, 1), (1, 2), (2, 1))],
+        FLOWER: [partial(_flower, path, rounds)],
+        BARE: [partial(_ours, path, rounds, "bare:fused")],
+    }
+    return {name: runs for name, runs in sides.items() if letter in GOALS.get(name, letter)}
+
+
+def in_turn(sides: Mapping[str, list[Callable[[], Side]]], turns: int) -> dict[str, Side]:
+    """Run all sides one after another, as often as there are turns; return the best of each."""
+    runs: dict[str, list[Side]] = {name: [] for name in sides}
+    for _ in range(turns):
+        for name, settings in sides.items():
+            runs[name] += [run() for run in settings]
+    return {name: _best(each) for name, each in runs.items()}
 
 
 def _growth(folder: Path) -> Iterator[Figure]:
@@ -118,7 +145,7 @@ def _growth(folder: Path) -> Iterator[Figure]:
     for clients in (1_000, 10_000):
         path = folder / f"d{clients}.npz"
         make_work("2nn", clients, 6).save(path)
-        sides[clients] = _ours(path, 3, "presum")
+        sides[clients] = _best([_ours(path, 3, "presum") for _ in range(2)])
     small, large = sides[1_000], sides[10_000]
     yield Figure(
         "(d) 2NN 10,000 x 6 in seconds",
@@ -136,7 +163,7 @@ def _growth(folder: Path) -> Iterator[Figure]:
 
 def _ours(path: Path, rounds: int, how: str) -> Side:
     command = [sys.executable, str(HERE / "ours.py"), str(path), "--rounds", str(rounds)]
-    return _best([_run([*command, "--how", how]) for _ in range(2)])
+    return _run([*command, "--how", how])
 
 
 def _plain(path: Path, rounds: int, how: str, threads: int) -> Side:
@@ -152,12 +179,26 @@ def _pfl(path: Path, rounds: int, processes: int, threads: int) -> Side:
     return _run([*start, "apple.py", str(path), *settings])
 
 
+def _flower(path: Path, rounds: int) -> Side:
+    return _run([str(PEER_PYTHON / "python"), "flower.py", str(path), "--rounds", str(rounds)])
+
+
 def _best(sides: list[Side]) -> Side:
-    return min(sides, key=lambda side: side.steady)
+    """Return the side's best figures, whichever run each is from."""
+    return Side(
+        min(side.steady for side in sides),
+        min(side.first for side in sides),
+        max(side.memory for side in sides),
+        sides[0].executor,
+    )
 
 
 def _run(command: list[str]) -> Side:
-    """Run one side and read the line of JSON that it prints."""
+    """Run one side and read the line of JSON that it prints.
+
+    Sides may write bytecode, as they may for their users: it is part of the first round otherwise.
+    """
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             command,
@@ -165,7 +206,7 @@ def _run(command: list[str]) -> Side:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "FLWR_HOME": home, "FLWR_TELEMETRY_ENABLED": "0"},
+            env={**inherited, "FLWR_HOME": home, "FLWR_TELEMETRY_ENABLED": "0"},
         )
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"rounds"')]
     if not lines:

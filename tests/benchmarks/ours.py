@@ -29,14 +29,7 @@ from neuronexus_kernel.federation.training import train
 def main() -> None:
     """Train a few rounds."""
     chosen = options()
-    work = Work.load(chosen.work)
-    network, shape = MODELS[work.model]
-    architecture = models.Architecture.capture(network(), torch.zeros(1, *shape))
-    recipe = Recipe(architecture, learning_rate=RATE, batch_size=BATCH, local_epochs=1)
-    data = [
-        Dataset(rows, labels, classes=10)
-        for rows, labels in zip(work.inputs, work.labels, strict=True)
-    ]
+    recipe, data = prepared(Work.load(chosen.work))
     how = chosen.how or "auto"
     begin, ends = time.perf_counter(), []
     if how.startswith("bare:"):
@@ -59,6 +52,17 @@ def main() -> None:
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         executor=executor,
     )
+
+
+def prepared(work: Work) -> tuple[Recipe, list[Dataset]]:
+    """Return the work as our recipe, and a data set for each client."""
+    network, shape = MODELS[work.model]
+    architecture = models.Architecture.capture(network(), torch.zeros(1, *shape))
+    recipe = Recipe(architecture, learning_rate=RATE, batch_size=BATCH, local_epochs=1)
+    return recipe, [
+        Dataset(rows, labels, classes=10)
+        for rows, labels in zip(work.inputs, work.labels, strict=True)
+    ]
 
 
 def _bare(recipe: Recipe, data: list[Dataset], name: str, rounds: int) -> tuple[list[float], str]:
