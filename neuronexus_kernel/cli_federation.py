@@ -2,21 +2,26 @@
 
 With ``--project`` a hub keeps the books: it serves, and knows whose node is whose.  With
 ``--recipe`` and ``--superlink`` two sides can do without one: they exchange the certificate and
-the public keys by hand.
+the public keys by hand.  Either way ``serve --resume`` goes on with what ended early.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuronexus_kernel.errors import AuthenticationError, InvalidInputError
+from neuronexus_kernel.errors import (
+    AuthenticationError,
+    ConflictError,
+    InvalidInputError,
+    NeuroNexusError,
+)
 from neuronexus_kernel.settings import home_directory
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from neuronexus_kernel.workbench import Workbench
 
 _POLL_SECONDS = 0.5
+_AT_WORK = ("connecting", "waiting", "training")
 
 
 def add_federation(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +49,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--project", metavar="NAME", help="a project of the hub")
     what.add_argument("--recipe", type=Path, metavar="FILE", help="a recipe; no hub is needed")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--nodes", type=int, required=True, help="how many take part")
+    parser.add_argument("--nodes", type=int, help="how many take part")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what ended early, after its last full round and as it was begun",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="where to listen")
     parser.add_argument("--user", help="with --project: who you are on the hub")
@@ -61,7 +72,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--folder",
         type=Path,
         default=Path("federation"),
-        help="with --recipe: where certificate, log and weights go",
+        help="with --recipe: where certificate, rounds and weights go",
     )
     parser.set_defaults(command=_serve)
 
@@ -107,16 +118,24 @@ def _password(user: str) -> str:
 def _serve(options: argparse.Namespace) -> int:
     if options.recipe is not None:
         return _serve_alone(options)
+    if options.nodes is None and not options.resume:
+        raise InvalidInputError("Say how many take part: --nodes N.")
     project = _workbench(options.user).project(options.project)
-    federation = project.serve(
-        nodes=options.nodes, rounds=options.rounds, seed=options.seed, address=options.address
-    )
-    print(f"Federation {federation.id} waits at {federation.address} for {options.nodes} nodes.")
+    if options.resume:
+        federation = project.federation().resume()
+    else:
+        federation = project.serve(
+            nodes=options.nodes, rounds=options.rounds, seed=options.seed, address=options.address
+        )
+    record = federation.record
+    print(f"Federation {record.id} waits at {record.address} for {record.nodes} nodes.")
     _until_over(
         lambda: federation.state in ("waiting", "training"), federation.stop, "the federation"
     )
     record = federation.record
     print(f"It is {record.state}." + (f" {record.problem}" if record.problem else ""))
+    if record.resumable:
+        print(f"Go on with: neuronexus federation serve --project {options.project} --resume")
     if federation.run is not None:
         print(federation.run.history.to_string(index=False))
     return 0 if record.state == "finished" else 1
@@ -128,7 +147,7 @@ def _join(options: argparse.Namespace) -> int:
     project = _workbench(options.user).project(options.project)
     node = project.join(options.data, executor=options.executor)
     print(f"{node!r}: the data stay here. Ctrl-C leaves the federation.")
-    _until_over(lambda: node.state in ("waiting", "training"), node.stop, "the node")
+    _until_over(lambda: node.state in _AT_WORK, node.stop, "the node")
     node.stop()
     return _told(node.state, node.problem or "")
 
@@ -163,45 +182,79 @@ class _Printer:
 
 
 def _serve_alone(options: argparse.Namespace) -> int:
-    from neuronexus_kernel.federation.deployment.recipefile import load_recipe
-    from neuronexus_kernel.federation.deployment.serving import Assignment, Serving
+    from neuronexus_kernel.federation.deployment.serving import Serving
     from neuronexus_kernel.federation.deployment.tls import check_public_key
 
-    recipe = load_recipe(options.recipe)
     keys = dict(_named_key(text) for text in options.node)
-    if len(keys) != options.nodes:
-        raise InvalidInputError(
-            f"Name each of the {options.nodes} labs with its public key: --node NAME=FILE."
-        )
     public = {name: check_public_key(path.read_bytes()) for name, path in keys.items()}
-    options.folder.mkdir(parents=True, exist_ok=True)
+    home = options.folder / "run"
+    (_check_same if options.resume else _prepare)(options, home, nodes=len(public))
+    try:
+        serving = Serving(home, _Printer(options.folder))
+    except NeuroNexusError:
+        if not options.resume:
+            shutil.rmtree(home)
+        raise
+    try:
+        (options.folder / "ca.pem").write_bytes(serving.authority)
+        for name, key in public.items():
+            serving.admit(key, name)
+        print(f"The SuperLink listens at {serving.address}; give each lab", flush=True)
+        print(f"{options.folder / 'ca.pem'}. App SHA-256: {serving.bundle.sha256}", flush=True)
+        _until_over(
+            lambda: serving.state in ("waiting", "training"), serving.stop, "the federation"
+        )
+    finally:
+        serving.stop()
+    if serving.state == "finished":
+        shutil.rmtree(home)
+    else:
+        print("The same command with --resume goes on after the last full round.")
+    return _told(serving.state, serving.problem)
+
+
+def _prepare(options: argparse.Namespace, home: Path, *, nodes: int) -> None:
+    """Write down what is to be trained."""
+    from neuronexus_kernel.federation.deployment.order import Assignment
+    from neuronexus_kernel.federation.deployment.recipefile import load_recipe
+    from neuronexus_kernel.federation.deployment.serving import prepare
+
+    if nodes != options.nodes:
+        raise InvalidInputError("Name each lab with its public key: --nodes N, --node NAME=FILE.")
+    if home.exists():
+        raise ConflictError(
+            f"{home} holds a run that has not finished: go on with it by --resume, or remove it."
+        )
+    recipe = load_recipe(options.recipe)
     assignment = Assignment(
         recipe=recipe,
         weights=recipe.architecture.initial_weights(options.seed),
         rounds=options.rounds,
-        nodes=options.nodes,
+        nodes=nodes,
         seed=options.seed,
     )
-    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        serving = Serving(
-            Path(scratch) / "superlink",
-            assignment,
-            _Printer(options.folder),
-            address=options.address or "127.0.0.1:9092",
-            names=(options.name,) if options.name else (),
+    prepare(
+        home,
+        assignment,
+        address=options.address or "127.0.0.1:9092",
+        names=(options.name,) if options.name else (),
+    )
+
+
+def _check_same(options: argparse.Namespace, home: Path, *, nodes: int) -> None:
+    """Check that what is to go on is what the command says."""
+    from neuronexus_kernel.federation.deployment.order import Assignment
+    from neuronexus_kernel.federation.deployment.recipefile import load_recipe
+    from neuronexus_kernel.federation.deployment.serving import order_folder
+
+    if not home.exists():
+        raise InvalidInputError(f"There is nothing to go on with in {options.folder}.")
+    given = Assignment.read(order_folder(home))
+    if given.recipe != load_recipe(options.recipe) or given.nodes != nodes:
+        raise InvalidInputError(
+            f"{home} is a run of another recipe, or of another number of labs: give the same "
+            f"--recipe, and each of the {given.nodes} labs with --node NAME=FILE."
         )
-        try:
-            (options.folder / "ca.pem").write_bytes(serving.authority)
-            for name, key in public.items():
-                serving.admit(key, name)
-            print(f"The SuperLink listens at {serving.address}; give each lab", flush=True)
-            print(f"{options.folder / 'ca.pem'}. App SHA-256: {serving.bundle.sha256}", flush=True)
-            _until_over(
-                lambda: serving.state in ("waiting", "training"), serving.stop, "the federation"
-            )
-        finally:
-            serving.stop()
-    return _told(serving.state, serving.problem)
 
 
 def _join_alone(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.content import CID, dagcbor
-from neuronexus_kernel.display import card, frame, metrics_text
+from neuronexus_kernel.display import card, frame, metrics_text, named_metrics
 from neuronexus_kernel.errors import InvalidInputError, RecipeError
 from neuronexus_kernel.hub import records
 from neuronexus_kernel.hub.records import FINAL_STATES
@@ -49,10 +49,13 @@ class ModelVersion:
         The hub that keeps it.
     record
         Its record.
+    metric
+        What its project measures.
     """
 
-    def __init__(self, hub: Hub, record: records.Version) -> None:
+    def __init__(self, hub: Hub, record: records.Version, *, metric: str = "accuracy") -> None:
         self._hub = hub
+        self._metric = metric
         self.record = record
 
     def __repr__(self) -> str:
@@ -63,7 +66,7 @@ class ModelVersion:
         record = self.record
         rows = {
             "author": record.author,
-            "metrics": metrics_text(record.metrics),
+            "metrics": metrics_text(self.metrics),
             "weights": record.weights,
             "recipe": record.recipe,
         }
@@ -76,8 +79,12 @@ class ModelVersion:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured of it: accuracy and loss on validation, accuracy on held-out data."""
-        return self.record.metrics
+        """What was measured of it, by name.
+
+        The project's metric, such as ``accuracy``, and ``loss`` are of the validation split,
+        ``held_out_accuracy`` is of the held-out one.
+        """
+        return named_metrics(self.record.metrics, self._metric)
 
     @property
     def cid(self) -> str:
@@ -126,20 +133,21 @@ class TrainingRun:
         self.result = result
 
     def __repr__(self) -> str:
-        last = self.record.history[-1] if self.record.history else None
-        reached = f", accuracy {last.accuracy:.4f}" if last and last.accuracy is not None else ""
-        return f"TrainingRun({self.record.state} after {self._rounds} rounds{reached})"
+        record = self.record
+        last = record.history[-1].accuracy if record.history else None
+        reached = "" if last is None else f", {record.metric} {last:.4f}"
+        return f"TrainingRun({record.state} after {self._rounds} rounds{reached})"
 
     def _repr_html_(self) -> str:
-        record = self.record
+        record, version = self.record, self.version
         rows = {
             "state": record.state,
             "rounds": self._rounds,
             "clients": f"{record.clients_per_round} of {record.clients} a round",
             "participants": ", ".join(record.participants),
             "executor": record.plan.get("executor"),
-            "version": record.version.number if record.version else None,
-            "metrics": metrics_text(record.version.metrics) if record.version else "",
+            "version": version.number if version else None,
+            "metrics": metrics_text(version.metrics) if version else "",
         }
         return card("Training run", rows)
 
@@ -149,14 +157,23 @@ class TrainingRun:
         return self.record.id
 
     @property
+    def plan(self) -> dict[str, object]:
+        """How it was executed: `Project.train` does the same again with ``plan=``."""
+        return dict(self.record.plan)
+
+    @property
     def history(self) -> pd.DataFrame:
-        """One row a round: round, loss, accuracy, seconds, clients; round 0 is the start."""
-        columns = ["round", "loss", "accuracy", "seconds", "clients"]
+        """One row a round: round, loss, the project's metric, seconds, clients.
+
+        Round 0 is the start.  Where classes are learnt the metric is ``accuracy``.
+        """
+        metric = self.record.metric
+        columns = ["round", "loss", metric, "seconds", "clients"]
         rows = [
             {
                 "round": entry.round,
                 "loss": entry.loss,
-                "accuracy": entry.accuracy,
+                metric: entry.accuracy,
                 "seconds": entry.seconds,
                 "clients": len(entry.clients),
             }
@@ -167,8 +184,10 @@ class TrainingRun:
     @property
     def version(self) -> ModelVersion | None:
         """The model version that it made; None if it ended before its first round."""
-        record = self.record.version
-        return None if record is None else ModelVersion(self._hub, record)
+        record = self.record
+        if record.version is None:
+            return None
+        return ModelVersion(self._hub, record.version, metric=record.metric)
 
     @property
     def model(self) -> nn.Module:

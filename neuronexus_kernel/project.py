@@ -6,12 +6,13 @@ training here, in the notebook's own process, on data that stays here.
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from neuronexus_kernel import sessions
+from neuronexus_kernel import recording, sessions
 from neuronexus_kernel.content import dagcbor, new_id
 from neuronexus_kernel.contribution import AnyContribution, payload_of, put_recipe
 from neuronexus_kernel.display import (
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset
     from neuronexus_kernel.datasets.partition import Partition
     from neuronexus_kernel.federation import Recipe
-    from neuronexus_kernel.federation.result import RoundReport, TrainingResult
+    from neuronexus_kernel.federation.result import RoundReport
     from neuronexus_kernel.hub import Hub
 
 
@@ -92,7 +93,8 @@ class Project:
     @property
     def head(self) -> ModelVersion:
         """The head version: the best model so far."""
-        return ModelVersion(self.hub, self.record.head)
+        record = self.record
+        return ModelVersion(self.hub, record.head, metric=record.metric)
 
     @property
     def public(self) -> Dataset:
@@ -161,6 +163,8 @@ class Project:
         strategy: Strategy | None = None,
         executor: str = "auto",
         seed: int = 0,
+        plan: Mapping[str, object] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         on_round: Callable[[RoundReport], object] | None = None,
         progress: bool = True,
     ) -> TrainingRun:
@@ -182,7 +186,7 @@ class Project:
             Data sets by account, instead of `dataset` and `partition`: each account is a
             client, and shares what the run earns once it confirms its part.
         clients_per_round
-            Clients that train in a round; by default all.
+            Clients that train in a round; by default the recipe's `cohort_size`, or all.
         recipe
             By default the head recipe.
         strategy
@@ -191,37 +195,62 @@ class Project:
             How the cohort is trained: see `federation.train`.
         seed
             Decides client sampling, batch order and dropout.
+        plan
+            The `plan` of an earlier run, to execute this one in the same way instead of by
+            `executor`.
+        checkpoint
+            A folder in which every full round is saved.  If this process is killed, the same call
+            goes on after the last saved round, from the recipe, weights and data that the run
+            began with even if the project's head has moved, and ends with bitwise the weights of
+            a run that was never stopped.  `rounds` alone may be larger than before.
+
+            On the hub it stays one run, each round recorded once, whether the process was killed
+            or an error ended it.  A run that has made its version, because it finished or you
+            stopped it, does not change any more: going on from it is a new run, recorded with all
+            its rounds, and where no round is left to train, that run itself is returned.
         on_round
             Called with a `RoundReport` after each round; returning True ends the run there.
+        progress
+            Show a progress bar.
 
         Returns
         -------
         TrainingRun
-            With `history`, `model` and, once recorded, `version`.
+            With `history`, `plan`, `model` and, once recorded, `version`.
+
+        Raises
+        ------
+        InvalidInputError, RecipeError, DatasetError, ArchitectureError
+            If something does not fit, or the checkpoint is of another run; nothing has been
+            trained or recorded then.
+        NotFoundError
+            If a participant has no account.
+        ConflictError
+            If another process trains with the checkpoint now.
+        StoreError
+            If the checkpoint cannot be read or written.
         """
         from neuronexus_kernel import federation
-        from neuronexus_kernel.datasets.partition import iid
+        from neuronexus_kernel.federation.checkpoint import opened
 
         if participants is not None and (partition is not None or dataset is not None):
             raise InvalidInputError("Give either participants, or dataset and partition.")
-        recipe = self.recipe if recipe is None else recipe
-        head = self.head
-        same = head.recipe.architecture.cid == recipe.architecture.cid
-        clients: list[Dataset] | dict[str, Dataset]
-        if participants is not None:
-            clients = dict(participants)
-        else:
-            pool = self.public if dataset is None else dataset
-            clients = pool.partition(iid(10) if partition is None else partition)
-        run = self._start(recipe, rounds, clients, clients_per_round, seed)
-
-        def record(report: RoundReport) -> object:
-            self.hub.record_round(run.id, _round(report))
-            return None if on_round is None else on_round(report)
-
-        result: TrainingResult | None = None
-        try:
-            result = federation.train(
+        with opened(checkpoint) as store:
+            beginning = recording.beginning(self.hub, self.record, store, recipe)
+            recipe = self._load_recipe(beginning.recipe) if recipe is None else recipe
+            clients = self._clients(participants, dataset, partition, beginning)
+            new = records.NewRun(
+                id=beginning.run,
+                project=self._record.id,
+                recipe=put_recipe(self.hub, recipe),
+                rounds=rounds,
+                clients=len(clients),
+                clients_per_round=clients_per_round or recipe.cohort_size or len(clients),
+                participants=tuple(clients) if isinstance(clients, dict) else (),
+                seed=seed,
+            )
+            train = partial(
+                federation.train,
                 recipe,
                 clients,
                 rounds=rounds,
@@ -230,14 +259,13 @@ class Project:
                 executor=executor,
                 seed=seed,
                 validation=self.validation,
-                initial_weights=head.weights if same else None,
-                on_round=record,
+                initial_weights=beginning.starting_weights(self.hub, recipe),
                 keep_updates=participants is not None,
+                plan=plan,
+                checkpoint=store,
                 progress=progress,
             )
-        finally:
-            run = self._finish(run.id, result)
-        return TrainingRun(self.hub, run, result)
+            return recording.Recording(self.hub, new, store, beginning).follow(train, on_round)
 
     def serve(
         self,
@@ -254,7 +282,8 @@ class Project:
         The hub starts a Flower SuperLink with TLS and waits until `nodes` accounts have joined,
         each from its own machine with `join`; then it trains, and records the run as one of
         yours.  Training starts from the head's weights where the architecture is the head's, else
-        from fresh weights.
+        from fresh weights.  Should it end early, or the hub be killed, `federation` finds it and
+        `FederationHandle.resume` goes on with it, until the project is served anew.
 
         Parameters
         ----------
@@ -299,6 +328,16 @@ class Project:
             address=address,
         )
         return FederationHandle(self.hub, self.hub.start_federation(new))
+
+    def federation(self, federation: str | None = None) -> FederationHandle:
+        """Return a federation of the project: by its id, or the last one that was served.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none.
+        """
+        return sessions.find(self.hub, self.record, federation)
 
     def join(
         self,
@@ -365,47 +404,20 @@ class Project:
         )
         return ContributionHandle(self.hub, self.hub.submit(new))
 
-    def _start(
+    def _clients(
         self,
-        recipe: Recipe,
-        rounds: int,
-        clients: list[Dataset] | dict[str, Dataset],
-        clients_per_round: int | None,
-        seed: int,
-    ) -> records.Run:
-        new = records.NewRun(
-            id=new_id(),
-            project=self._record.id,
-            recipe=put_recipe(self.hub, recipe),
-            rounds=rounds,
-            clients=len(clients),
-            clients_per_round=len(clients) if clients_per_round is None else clients_per_round,
-            participants=tuple(clients) if isinstance(clients, dict) else (),
-            seed=seed,
-        )
-        return self.hub.start_run(new)
+        participants: Mapping[str, Dataset] | None,
+        dataset: Dataset | None,
+        partition: Partition | None,
+        beginning: recording.Beginning,
+    ) -> list[Dataset] | dict[str, Dataset]:
+        """Return who trains: the participants by name, or one data set a client."""
+        from neuronexus_kernel.datasets.partition import iid
 
-    def _finish(self, run: str, result: TrainingResult | None) -> records.Run:
-        if result is None or len(result.reports) < 2:
-            return self.hub.finish_run(run, records.RunResult(state="interrupted", weights=None))
-        from neuronexus_kernel.models import weights as weights_format
-
-        weights = self.hub.put(
-            weights_format.serialize(result.arrays), name="weights", kind="weights"
-        )
-        updates = [
-            self.hub.put(update.encode(), kind="update", visibility="sealed").cid
-            for update in result.updates
-        ]
-        return self.hub.finish_run(
-            run,
-            records.RunResult(
-                state="interrupted" if result.interrupted else "finished",
-                weights=weights.cid,
-                updates=tuple(updates),
-                plan=cast("dict[str, records.JSON]", result.plan),
-            ),
-        )
+        if participants is not None:
+            return dict(participants)
+        pool = self._load_dataset(beginning.dataset) if dataset is None else dataset
+        return pool.partition(iid(10) if partition is None else partition)
 
     def _load_recipe(self, cid: str) -> Recipe:
         if cid not in self._recipes:
@@ -418,17 +430,3 @@ class Project:
 
             self._datasets[cid] = Dataset.decode(self.hub.get(cid))
         return self._datasets[cid]
-
-
-def _round(report: RoundReport) -> records.Round:
-    return records.Round(
-        round=report.round,
-        loss=_finite(report.loss),
-        accuracy=_finite(report.accuracy),
-        seconds=report.seconds,
-        clients=report.clients,
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -60,6 +60,7 @@ class FederationHandle:
             "joined": ", ".join(record.accounts),
             "rounds": f"{self._rounds(record.run)} of {record.rounds}" if record.run else None,
             "problem": record.problem,
+            "resumable": "yes, with resume()" if record.resumable else None,
         }
         return card("Federation", rows)
 
@@ -102,7 +103,7 @@ class FederationHandle:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row a round so far: round, loss, accuracy, seconds, clients."""
+        """One row a round so far: round, loss, the project's metric, seconds, clients."""
         run = self.run
         if run is None:
             raise NotFoundError("Training has not begun: nodes are still missing.")
@@ -131,8 +132,28 @@ class FederationHandle:
         return self
 
     def stop(self) -> FederationHandle:
-        """End it after its last full round, and return it."""
+        """End it after its last full round, and return it; `resume` goes on with it."""
         self._record = self._hub.stop_federation(self._record.id)
+        return self
+
+    def resume(self) -> FederationHandle:
+        """Go on with it after its last full round, if it ended early, and return it.
+
+        It may have been stopped, have failed, or the hub may have been killed.  The hub serves
+        it at the same address and waits for the same accounts; nodes that still run come back by
+        themselves, the others join again, from the machines and accounts that they were on.  It
+        ends with the weights of a federation that was never interrupted.
+
+        It can be resumed until its project is served anew, and for 30 days.
+
+        Raises
+        ------
+        ForbiddenError
+            If you neither own the project nor operate the hub.
+        ConflictError
+            If it is finished or can no longer be resumed; the message says why.
+        """
+        self._record = self._hub.resume_federation(self._record.id)
         return self
 
     def _show(self, bar: object, record: records.Federation) -> None:
@@ -142,9 +163,9 @@ class FederationHandle:
         if record.run is None:
             bar.set_description_str(f"{len(record.connected)} of {record.nodes} nodes")
             return
-        history = self._hub.run(record.run).history
-        if history and history[-1].accuracy is not None:
-            bar.set_postfix({"accuracy": f"{history[-1].accuracy:.4f}"}, refresh=False)
+        run = self._hub.run(record.run)
+        if run.history and run.history[-1].accuracy is not None:
+            bar.set_postfix({run.metric: f"{run.history[-1].accuracy:.4f}"}, refresh=False)
         bar.set_description_str(record.state)
         bar.update(self._rounds(record.run) - bar.n)
 
@@ -193,7 +214,7 @@ class NodeHandle:
 
     @property
     def problem(self) -> str | None:
-        """Why it was refused or lost."""
+        """Why it was refused or lost, or cannot reach the federation now."""
         return self._node.reason or None
 
     @property
@@ -216,6 +237,24 @@ class NodeHandle:
         """End the node, and return this; the federation goes on without it."""
         self._node.stop()
         return self
+
+
+def find(hub: Hub, project: records.Project, federation: str | None) -> FederationHandle:
+    """Return a project's federation by its id; without one, the last that was served.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    known = hub.federations(project.id)
+    found = [entry for entry in known if federation in (None, entry.id)]
+    if not found:
+        raise NotFoundError(
+            f"{project.name} has no federation{f' {federation}' if federation else ''}: "
+            "`project.serve(...)` starts one."
+        )
+    return FederationHandle(hub, found[-1])
 
 
 def join(
@@ -270,6 +309,7 @@ def join(
     key = home / f"{account.name}.key"
     public = make_node_key(key)
     membership = hub.join_federation(record.id, public.decode())
+    _forget(hub, project, home)
     node = SuperNode(
         home / record.id / account.name,
         data,
@@ -294,6 +334,16 @@ def _active(hub: Hub, project: records.Project) -> records.Federation:
             "`project.serve(...)`."
         )
     return active[-1]
+
+
+def _forget(hub: Hub, project: records.Project, home: Path) -> None:
+    """Remove what nodes kept between the rounds of federations that will not go on."""
+    from neuronexus_kernel.federation.deployment.node import MEMORY_FILE
+
+    for entry in hub.federations(project.id):
+        if entry.state not in ACTIVE and not entry.resumable:
+            for memory in (home / entry.id).glob(f"*/{MEMORY_FILE}"):
+                memory.unlink(missing_ok=True)
 
 
 def _check_data(data: Dataset | Path, project: records.Project) -> None:

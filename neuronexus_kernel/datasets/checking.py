@@ -28,6 +28,58 @@ _COLUMN_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MOST_CLASSES = 2**31
 
 
+def checked_fields(
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    kind: str,
+    classes: int | None,
+    vocabulary: int | None,
+) -> dict[str, object]:
+    """Return the fields ``kind``, ``inputs``, ``labels``, ``classes`` and ``vocabulary``."""
+    found = checked_kind(kind)
+    if found == "next-token":
+        return {"kind": found, **_next_token_fields(inputs, labels, classes, vocabulary)}
+    checked, tokens = _inputs(inputs, vocabulary)
+    if found == "regression":
+        if classes is not None:
+            raise DatasetError(f"A data set for regression has no classes; leave out {classes=}.")
+        known: Labels = checked_quantities(labels, len(checked))
+        count = 0
+    else:
+        numbers = checked_classes(labels, len(checked))
+        known, count = numbers, checked_count("classes", classes, numbers)
+    return {
+        "kind": found,
+        "inputs": checked,
+        "labels": known,
+        "classes": count,
+        "vocabulary": tokens,
+    }
+
+
+def _inputs(inputs: ArrayLike, vocabulary: int | None) -> tuple[Inputs, int]:
+    """Return numbers, or tokens if there is a vocabulary, and how many tokens there are."""
+    if vocabulary is None:
+        return checked_numbers(inputs), 0
+    tokens = checked_tokens(inputs)
+    return tokens, checked_count("vocabulary", vocabulary, tokens)
+
+
+def _next_token_fields(
+    inputs: ArrayLike, labels: ArrayLike, classes: int | None, vocabulary: int | None
+) -> dict[str, object]:
+    if classes is not None and vocabulary is not None and classes != vocabulary:
+        raise DatasetError(
+            f"For next-token prediction the vocabulary is the classes: {classes=} and "
+            f"{vocabulary=} differ."
+        )
+    given = classes if vocabulary is None else vocabulary
+    tokens = checked_tokens(inputs)
+    following = checked_next_tokens(labels, tokens)
+    count = checked_count("vocabulary", given, tokens, following)
+    return {"inputs": tokens, "labels": following, "classes": count, "vocabulary": count}
+
+
 def checked_kind(kind: str) -> Kind:
     """Return `kind` if it is one of `KINDS`, else raise `DatasetError`."""
     for known in KINDS:

@@ -101,14 +101,9 @@ class Dataset:
         columns: Mapping[str, ArrayLike] | None = None,
         name: str = "data",
     ) -> None:
-        checked_kind = checking.checked_kind(kind)
-        if checked_kind == "next-token":
-            fields = _next_token_fields(inputs, labels, classes, vocabulary)
-        else:
-            fields = _fields(inputs, labels, classes, vocabulary, checked_kind)
+        fields = checking.checked_fields(inputs, labels, kind, classes, vocabulary)
         for field, value in fields.items():
             object.__setattr__(self, field, value)
-        object.__setattr__(self, "kind", checked_kind)
         object.__setattr__(self, "name", checking.checked_name(name))
         object.__setattr__(self, "_columns", checking.checked_columns(columns, len(self)))
 
@@ -405,43 +400,6 @@ class Dataset:
         from neuronexus_kernel.datasets.showing import table
 
         return table(self)
-
-
-def _fields(
-    inputs: ArrayLike, labels: ArrayLike, classes: int | None, vocabulary: int | None, kind: Kind
-) -> dict[str, object]:
-    """Return the checked fields of a data set for classification or regression."""
-    fields: dict[str, object] = {"vocabulary": 0}
-    checked: Inputs
-    if vocabulary is None:
-        checked = checking.checked_numbers(inputs)
-    else:
-        checked = checking.checked_tokens(inputs)
-        fields["vocabulary"] = checking.checked_count("vocabulary", vocabulary, checked)
-    fields["inputs"] = checked
-    if kind == "classification":
-        found = checking.checked_classes(labels, len(checked))
-        count = checking.checked_count("classes", classes, found)
-        return {**fields, "labels": found, "classes": count}
-    if classes is not None:
-        raise DatasetError(f"A data set for regression has no classes; leave out {classes=}.")
-    quantities = checking.checked_quantities(labels, len(checked))
-    return {**fields, "labels": quantities, "classes": 0}
-
-
-def _next_token_fields(
-    inputs: ArrayLike, labels: ArrayLike, classes: int | None, vocabulary: int | None
-) -> dict[str, object]:
-    if classes is not None and vocabulary is not None and classes != vocabulary:
-        raise DatasetError(
-            f"For next-token prediction the vocabulary is the classes: {classes=} and "
-            f"{vocabulary=} differ."
-        )
-    given = classes if vocabulary is None else vocabulary
-    tokens = checking.checked_tokens(inputs)
-    following = checking.checked_next_tokens(labels, tokens)
-    count = checking.checked_count("vocabulary", given, tokens, following)
-    return {"inputs": tokens, "labels": following, "classes": count, "vocabulary": count}
 
 
 def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:

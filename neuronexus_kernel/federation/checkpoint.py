@@ -3,9 +3,9 @@
 A folder holds one run.  ``run.cbor`` says what the run is; it is written once.  After each round
 its arrays go into new files, its report to the end of ``history.log``, and then ``head.cbor``,
 which names them all, is replaced in one step: a reader sees the round before or the round after,
-never something between.  Every file is flushed to the disk before the head names it, and files
-that no head names are swept away.  Documents are canonical DAG-CBOR, arrays are safetensors:
-nothing in a checkpoint can run.
+never something between.  Files that no head names are swept away.  ``note.cbor`` is for whoever
+trains, to remember what the run is to them.  Documents are canonical DAG-CBOR, arrays are
+safetensors: nothing in a checkpoint can run.
 
 Clients' states are written only for the clients that the round asked, so that a checkpoint of a
 run over thousands of clients costs as much as its cohort.
@@ -13,11 +13,10 @@ run over thousands of clients costs as much as its cohort.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +34,7 @@ from neuronexus_kernel.errors import (
     StoreError,
 )
 from neuronexus_kernel.federation._flower import Strategy
+from neuronexus_kernel.federation.durable import LOCK, Folder
 from neuronexus_kernel.federation.result import RoundReport
 from neuronexus_kernel.federation.snapshot import Arrays, pack, restore, unpack
 from neuronexus_kernel.federation.strategies.client import States
@@ -42,11 +42,12 @@ from neuronexus_kernel.federation.updates import RoundUpdates
 
 FORMAT = "neuronexus/checkpoint@1"
 
-_RUN, _HEAD, _HISTORY, _LOCK = "run.cbor", "head.cbor", "history.log", "lock"
-_SAFE = (_RUN, _HEAD, _HISTORY, _LOCK)
-_FIRST_PARTS = re.compile(r"lock|run\.cbor\.new")
+_RUN, _NOTE, _HEAD, _HISTORY = "run.cbor", "note.cbor", "head.cbor", "history.log"
+_SAFE = (_RUN, _NOTE, _HEAD, _HISTORY)
+_FIRST_PARTS = re.compile(rf"{LOCK}|run\.cbor\.new|note\.cbor(\.new)?")
 _PARTS = re.compile(
-    r"lock|history\.log|(run|head)\.cbor(\.new)?|(round|clients)-\d+\.safetensors|updates-\d+\.cbor"
+    rf"{LOCK}|history\.log|(run|note|head)\.cbor(\.new)?|"
+    r"(round|clients)-\d+\.safetensors|updates-\d+\.cbor"
 )
 _FRAME = 8
 
@@ -94,6 +95,8 @@ class Checkpoint:
     ----------
     run
         What the run is, as written by `begin`; None in a new folder.
+    note
+        What `write_note` wrote last, or None.
 
     Raises
     ------
@@ -106,26 +109,29 @@ class Checkpoint:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder)
-        self._lock = -1
+        self._folder = Folder(Path(folder))
         self._head: dict[str, Node] = {}
         self.run: dict[str, Node] | None = None
+        self.note: dict[str, Node] | None = None
+
+    def __str__(self) -> str:
+        return str(self._folder.path)
 
     def __enter__(self) -> Checkpoint:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.make()
             self._check_empty_or_ours()
             self._take()
-            self.run = self._document(_RUN)
+            self.run, self.note = self._document(_RUN), self._document(_NOTE)
             self._head = self._document(_HEAD) or {}
             if self.run is not None and self.run.get("format") != FORMAT:
-                raise InvalidInputError(f"{self._folder} is no checkpoint of format {FORMAT}.")
+                raise InvalidInputError(f"{self} is no checkpoint of format {FORMAT}.")
             self._sweep()
         except OSError as error:
-            self._release()
-            raise StoreError(f"The checkpoint {self._folder} cannot be used: {error}") from error
+            self._folder.release()
+            raise StoreError(f"The checkpoint {self} cannot be used: {error}") from error
         except NeuroNexusError:
-            self._release()
+            self._folder.release()
             raise
         return self
 
@@ -135,12 +141,17 @@ class Checkpoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._release()
+        self._folder.release()
 
     def begin(self, run: Mapping[str, Node]) -> None:
         """Write down what the run is, once and for all."""
         self.run = {"format": FORMAT, **run}
-        self._replace(_RUN, dagcbor.encode(self.run))
+        self._keep(_RUN, self.run)
+
+    def write_note(self, note: Mapping[str, Node]) -> None:
+        """Remember something about the run, in the place of what was noted before."""
+        self.note = dict(note)
+        self._keep(_NOTE, self.note)
 
     def load(self) -> Saved | None:
         """Return what was saved after the last full round, or None if there is nothing yet."""
@@ -205,27 +216,27 @@ class Checkpoint:
         try:
             if updates is not None:
                 kept.append(f"updates-{number}.cbor")
-                self._write(str(kept[-1]), updates.encode())
+                self._folder.write(str(kept[-1]), updates.encode())
             head["updates"] = kept
             if trees:
-                self._write(name, _tensors(changed))
-            self._write(str(head["arrays"]), _tensors(arrays))
-            head["history"] = self._append(report)
-            self._replace(_HEAD, dagcbor.encode(head))
+                self._folder.write(name, _tensors(changed))
+            self._folder.write(str(head["arrays"]), _tensors(arrays))
+            length = cast(int, self._head.get("history", 0))
+            head["history"] = self._folder.append(_HISTORY, _framed(report), length)
+            self._folder.replace(_HEAD, dagcbor.encode(head))
             self._head = head
             self._sweep()
         except OSError as error:
-            raise StoreError(
-                f"Round {number} could not be saved in {self._folder}: {error}"
-            ) from error
+            raise StoreError(f"Round {number} could not be saved in {self}: {error}") from error
 
     def _check_empty_or_ours(self) -> None:
         """Check that nothing of somebody else's would be swept away."""
-        ours = _PARTS if (self._folder / _RUN).exists() else _FIRST_PARTS
-        for path in self._folder.iterdir():
-            if not ours.fullmatch(path.name):
+        there = set(self._folder.names())
+        ours = _PARTS if _RUN in there else _FIRST_PARTS
+        for name in sorted(there):
+            if not ours.fullmatch(name):
                 raise InvalidInputError(
-                    f"{self._folder} holds {path.name}, which is no part of a checkpoint: "
+                    f"{self} holds {name}, which is no part of a checkpoint: "
                     "name a folder of its own."
                 )
 
@@ -247,13 +258,13 @@ class Checkpoint:
             reports=tuple(self._reports(cast(int, head["history"]))),
             weights=cast("dict[str, np.ndarray]", unpack(head["weights"], arrays)),
             states=states,
-            updates=tuple(RoundUpdates.decode((self._folder / name).read_bytes()) for name in kept),
+            updates=tuple(RoundUpdates.decode(self._folder.read(name)) for name in kept),
             _strategy=head["strategy"],
             _arrays=arrays,
         )
 
     def _reports(self, length: int) -> list[RoundReport]:
-        data = (self._folder / _HISTORY).read_bytes()[:length]
+        data = self._folder.read(_HISTORY)[:length]
         reports = []
         at = 0
         while at < length:
@@ -262,47 +273,15 @@ class Checkpoint:
             at = end
         return reports
 
-    def _append(self, report: RoundReport) -> int:
-        """Write a report behind the last one that the head knows of; return the new length."""
-        length = cast(int, self._head.get("history", 0))
-        document = dagcbor.encode(
-            {each.name: _plain(getattr(report, each.name)) for each in fields(report)}
-        )
-        framed = len(document).to_bytes(_FRAME, "big") + document
-        handle = os.open(self._folder / _HISTORY, os.O_WRONLY | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.truncate(length)
-            file.seek(length)
-            file.write(framed)
-            file.flush()
-            os.fsync(file.fileno())
-        return length + len(framed)
-
-    def _write(self, name: str, data: bytes) -> None:
-        handle = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _replace(self, name: str, data: bytes) -> None:
-        """Write a file so that it is there as a whole or as it was before."""
-        new = f"{name}.new"
-        self._write(new, data)
-        self._flush()
-        os.replace(self._folder / new, self._folder / name)
-        self._flush()
-
-    def _flush(self) -> None:
-        handle = os.open(self._folder, os.O_RDONLY)
+    def _keep(self, name: str, document: Node) -> None:
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            self._folder.replace(name, dagcbor.encode(document))
+        except OSError as error:
+            raise StoreError(f"The checkpoint {self} cannot be written: {error}") from error
 
     def _document(self, name: str) -> dict[str, Node] | None:
         try:
-            data = (self._folder / name).read_bytes()
+            data = self._folder.read(name)
         except FileNotFoundError:
             return None
         try:
@@ -315,7 +294,7 @@ class Checkpoint:
 
     def _spoilt(self, error: Exception) -> StoreError:
         return StoreError(
-            f"The checkpoint {self._folder} cannot be read: {type(error).__name__}: {error} "
+            f"The checkpoint {self} cannot be read: {type(error).__name__}: {error} "
             "Name another folder to begin anew."
         )
 
@@ -324,7 +303,7 @@ class Checkpoint:
         from safetensors.numpy import load
 
         try:
-            loaded: Mapping[str, np.ndarray] = load((self._folder / name).read_bytes())
+            loaded: Mapping[str, np.ndarray] = load(self._folder.read(name))
         except SafetensorError as error:
             raise StoreError(f"{name} is no safetensors file: {error}") from None
         return loaded
@@ -338,63 +317,26 @@ class Checkpoint:
             *(str(entry["arrays"]) for entry in clients.values()),
             *(str(name) for name in cast("list[Node]", self._head.get("updates", []))),
         }
-        for path in self._folder.iterdir():
-            if path.name not in named:
-                path.unlink()
+        self._folder.sweep(named)
 
     def _take(self) -> None:
-        self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._folder.take():
             raise ConflictError(
-                f"Another run writes to the checkpoint {self._folder} now: wait for it, or name "
+                f"Another run writes to the checkpoint {self} now: wait for it, or name "
                 "another folder."
-            ) from None
-
-    def _release(self) -> None:
-        if self._lock >= 0:
-            with suppress(OSError):
-                os.close(self._lock)
-            self._lock = -1
-
-
-def check_same(there: Mapping[str, Node], now: Mapping[str, Node], folder: object) -> None:
-    """Check that a run is the one that a checkpoint is of.
-
-    Raises
-    ------
-    InvalidInputError
-        Naming what differs.
-    """
-    differing = sorted(_differences(dict(there), dict(now), ""))
-    if differing:
-        shown = "; ".join(
-            f"{name} is {_show(mine)} there and {_show(given)} now"
-            for name, mine, given in differing[:5]
-        )
-        more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
-        raise InvalidInputError(
-            f"The checkpoint {folder} is of another run: {shown}{more}. Train with the same "
-            "arguments to go on, or name another folder."
-        )
-
-
-def _differences(there: Node, now: Node, path: str) -> list[tuple[str, object, object]]:
-    if isinstance(there, dict) and isinstance(now, dict):
-        return [
-            each
-            for name in sorted({*there, *now})
-            for each in _differences(
-                there.get(name), now.get(name), f"{path}.{name}" if path else name
             )
-        ]
-    return [] if there == now and type(there) is type(now) else [(path, there, now)]
 
 
-def _show(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+@contextmanager
+def opened(
+    checkpoint: str | os.PathLike[str] | Checkpoint | None,
+) -> Iterator[Checkpoint | None]:
+    """Yield a checkpoint by its folder; one that is open already, or none, is handed through."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        yield checkpoint
+        return
+    with Checkpoint(checkpoint) as store:
+        yield store
 
 
 def _tensors(arrays: Arrays) -> bytes:
@@ -402,6 +344,14 @@ def _tensors(arrays: Arrays) -> bytes:
 
     data: bytes = save(arrays)
     return data
+
+
+def _framed(report: RoundReport) -> bytes:
+    """Return a report with its length before it."""
+    document = dagcbor.encode(
+        {each.name: _plain(getattr(report, each.name)) for each in fields(report)}
+    )
+    return len(document).to_bytes(_FRAME, "big") + document
 
 
 def _plain(value: object) -> Node:

@@ -20,8 +20,6 @@ from typing import TypeAlias
 import numpy as np
 
 from neuronexus_kernel.federation._flower import (
-    Array,
-    ArrayRecord,
     Error,
     ErrorCode,
     Message,
@@ -33,7 +31,6 @@ from neuronexus_kernel.federation.arrays import (
     LocalContent,
     LocalMetrics,
     array_records,
-    from_record,
     to_record,
 )
 from neuronexus_kernel.federation.evaluation import Evaluator
@@ -45,9 +42,6 @@ from neuronexus_kernel.federation.strategies.replies import METRICS, answered
 from neuronexus_kernel.federation.weights import is_finite
 
 DIVERGED = "Training diverged: the weights are no longer finite. Lower the learning rate."
-
-STATE = "neuronexus."
-"""What the names of our records begin with, in a node's own record (``Context.state``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,39 +128,6 @@ class CohortApp:
         if self._troubles and not self._proven and not alone:
             raise self._troubles[0]
         return replies
-
-    def load_state(self, partition_id: int, record: RecordDict) -> None:
-        """Take over what `save_state` wrote; a record without it changes nothing.
-
-        Parameters
-        ----------
-        partition_id
-            Whose it is.
-        record
-            A node's own record, such as Flower's ``Context.state``.
-        """
-        state = {
-            name.removeprefix(STATE): dict(from_record(arrays))
-            for name, arrays in record.array_records.items()
-            if name.startswith(STATE)
-        }
-        if state:
-            self.states[partition_id] = state
-
-    def save_state(self, partition_id: int, record: RecordDict) -> None:
-        """Write what a partition keeps into a record that outlives this process.
-
-        Parameters
-        ----------
-        partition_id
-            Whose it is.
-        record
-            Gets one array record for each purpose; its other entries are left alone.
-        """
-        for purpose, arrays in self.states.get(partition_id, {}).items():
-            record[STATE + purpose] = ArrayRecord(
-                {name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()}
-            )
 
     def _answer(self, group: Sequence[Message]) -> list[Message]:
         """Answer messages that differ in their node only."""

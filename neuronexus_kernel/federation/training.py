@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
@@ -17,9 +16,8 @@ import numpy as np
 
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.datasets.task import METRIC_OF
-from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.federation._flower import Strategy
-from neuronexus_kernel.federation.checkpoint import Checkpoint, Saved, check_same
+from neuronexus_kernel.federation.checkpoint import Checkpoint, Saved, opened
 from neuronexus_kernel.federation.conditions import (
     check_size,
     checked_recipe,
@@ -28,11 +26,7 @@ from neuronexus_kernel.federation.conditions import (
     starting_weights,
     strategy_name,
 )
-from neuronexus_kernel.federation.executors.plan import (
-    Plan,
-    library_versions,
-    make_plan,
-)
+from neuronexus_kernel.federation.executors.plan import Plan, make_plan
 from neuronexus_kernel.federation.job import Job, run_job
 from neuronexus_kernel.federation.participants import (
     check_dataset,
@@ -43,9 +37,8 @@ from neuronexus_kernel.federation.participants import (
 from neuronexus_kernel.federation.recipe import Recipe
 from neuronexus_kernel.federation.recorder import Listener
 from neuronexus_kernel.federation.result import RoundReport, TrainingResult
-from neuronexus_kernel.federation.server_app import (
-    check_strategy_object,
-)
+from neuronexus_kernel.federation.resuming import saved_rounds
+from neuronexus_kernel.federation.server_app import check_strategy_object
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset, Partition
@@ -72,7 +65,8 @@ def train(
     keep_updates: bool = False,
     presum: bool = False,
     plan: Mapping[str, object] | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    on_start: Callable[[tuple[RoundReport, ...]], object] | None = None,
 ) -> TrainingResult:
     """Train a model over clients that keep their data to themselves.
 
@@ -128,7 +122,11 @@ def train(
         A folder in which every full round is saved.  A call with the same arguments goes on after
         the last saved round and ends with bitwise the weights and history (but for seconds) of a
         run that was never stopped; `rounds` alone may be larger than before.  `on_round` hears of
-        the new rounds only.  A strategy object must be a new one, made as the first was.
+        the new rounds only.  A strategy object must be a new one, made as the first was.  A
+        `Checkpoint` that is open already stays open.
+    on_start
+        Called once, when everything is checked and nothing is trained yet, with the reports of
+        the rounds that the checkpoint holds: none in a new run.
 
     Returns
     -------
@@ -166,7 +164,7 @@ def train(
     if isinstance(strategy, Strategy):
         check_strategy_object(strategy, cohort_size=size)
     with ExitStack() as stack:
-        store = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+        store = stack.enter_context(opened(checkpoint))
         replayed = plan
         if plan is None and store is not None and store.run is not None:
             replayed = cast("Mapping[str, object]", store.run["plan"])
@@ -199,7 +197,8 @@ def train(
             keep_updates=keep_updates,
             metric=METRIC_OF[data[0].kind],
         )
-        saved = None
+        saved: Saved | None = None
+        arguments: dict[str, Node] = {}
         if store is not None:
             arguments = {
                 **job.described(),
@@ -209,35 +208,14 @@ def train(
                 "dtype": dtype,
                 "plan": None if plan is None else cast(Node, job.planned()),
             }
-            saved = _open(store, arguments, job, checkpoint)
+            saved = saved_rounds(store, arguments, rounds=rounds, versions=chosen.versions)
+        if on_start is not None:
+            on_start(() if saved is None else saved.reports)
+        if store is not None and store.run is None:
+            store.begin({"arguments": arguments, "plan": cast(Node, job.planned())})
         show = stack.enter_context(_progress(job, saved, shown=progress))
         listeners: list[Listener] = [show] if on_round is None else [show, on_round]
         return run_job(job, store, saved, listeners)
-
-
-def _open(store: Checkpoint, arguments: dict[str, Node], job: Job, folder: object) -> Saved | None:
-    """Begin a checkpoint, or check that it is of this run and return what it holds."""
-    if store.run is None:
-        store.begin({"arguments": arguments, "plan": cast(Node, job.planned())})
-        return None
-    check_same(cast("Mapping[str, Node]", store.run["arguments"]), arguments, folder)
-    here = library_versions()
-    there = job.plan.versions
-    if here != there:
-        changed = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
-        warnings.warn(
-            f"The checkpoint {folder} was made with another version of {', '.join(changed)}: the "
-            "weights may differ in their last bits from those of a run never stopped.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    saved = store.load()
-    if saved is not None and saved.round > job.rounds:
-        raise InvalidInputError(
-            f"rounds is {job.rounds}, but the checkpoint {folder} has {saved.round} rounds "
-            "already: ask for as many or more."
-        )
-    return saved
 
 
 def _digest(weights: Mapping[str, np.ndarray] | None) -> str | None:

@@ -3,13 +3,18 @@
 A maintainer asks; the hub starts a SuperLink as a child process and registers nodes by public
 key, each under the account that brought it, so that every update has an owner.  When all are
 connected, a training run like any other is recorded: its rounds, the sealed updates of those who
-took part, and the weights as a model version.  What remains of it in files is removed then.
+took part, and the weights as a model version.
+
+The files of one that finished are removed.  Those of one that ended early stay, so that it can be
+resumed: until it is, until its project is served anew, or for `KEPT_DAYS`.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +50,15 @@ from neuronexus_kernel.settings import FederationSettings
 if TYPE_CHECKING:
     import numpy as np
 
-    from neuronexus_kernel.federation.deployment.serving import Assignment, Serving
+    from neuronexus_kernel.federation.deployment.order import Assignment
+    from neuronexus_kernel.federation.deployment.serving import Serving
     from neuronexus_kernel.federation.result import RoundReport
 
 ACTIVE = ("waiting", "training")
+ENDED_EARLY = ("interrupted", "failed")
+
+KEPT_DAYS = 30.0
+"""For so long a federation that ended early can be resumed."""
 
 _EVERYWHERE = ("0.0.0.0", "::")
 
@@ -61,7 +71,7 @@ class Federations:
     database, contents, runs
         Where records, content and training runs are kept.
     folder
-        For the files of those that are active.
+        For the files of those that are active, or may be again.
     settings
         Where they listen, and how many there may be.
     """
@@ -83,6 +93,7 @@ class Federations:
         self._serving: dict[str, Serving] = {}
         self._starting = threading.Lock()
         self._recover()
+        self._sweep()
 
     @property
     def active(self) -> bool:
@@ -101,10 +112,13 @@ class Federations:
             self._check_free(project.id)
             assignment = self._assignment(new, project)
             address, name = self._address(actor, new)
-            audience = _Audience(self, self._runs, self._contents, actor, new)
-            serving = self._serve(new.id, assignment, audience, address, name)
-            port = serving.address.rpartition(":")[2]
-            reached = f"{name}:{port}" if name else serving.address
+            audience = self._audience(new.id, project.id, new.recipe, actor.name)
+            try:
+                self._prepare(new.id, assignment, address, name)
+                serving = self._serve(new.id, audience)
+            except BaseException:
+                self._remove(new.id)
+                raise
 
             def change(tx: Transaction) -> None:
                 tx.execute(
@@ -115,7 +129,7 @@ class Federations:
                         recipe=new.recipe,
                         rounds=new.rounds,
                         nodes=new.nodes,
-                        address=reached,
+                        address=serving.reached,
                         app=serving.bundle.sha256,
                         state="waiting",
                         run=None,
@@ -130,10 +144,34 @@ class Federations:
                 self._database.write(change)
             except BaseException:
                 serving.stop()
+                self._remove(new.id)
                 raise
             if serving.state not in ACTIVE:  # it ended before there was a record to say so in
                 self.ended(new.id, serving.state, serving.problem)
+            self._sweep(instead_of=new.id)
         return self.get(new.id)
+
+    def resume(self, actor: Account, federation: str) -> Federation:
+        """Go on with a federation that ended early; see `Hub.resume_federation`."""
+        with self._starting:
+            row = self._database.read(lambda tx: find_federation(tx, federation))
+            self._check_author(actor, row)
+            if row.state in ACTIVE:
+                return self.get(federation)
+            self._check_resumable(row)
+            self._check_free(row.project)
+
+            def change(tx: Transaction) -> None:
+                self._set(tx, row, state="waiting", problem=None)
+                tx.emit("federation.resumed", row.id, row.project, nodes=row.nodes)
+
+            self._database.write(change)
+            try:
+                self._go_on(row)
+            except BaseException as error:
+                self.ended(row.id, "failed", str(error))
+                raise
+        return self.get(federation)
 
     def join(self, actor: Account, federation: str, public_key: str) -> Membership:
         """Register a node of an account; see `Hub.join_federation`."""
@@ -146,8 +184,10 @@ class Federations:
         key = check_public_key(public_key.encode())
         record = self.get(federation)
         serving = self._serving.get(federation)
-        if serving is None or record.state not in ACTIVE:
+        if record.state not in ACTIVE:
             raise ConflictError(f"The federation {federation} is over: it is {record.state}.")
+        if serving is None:
+            raise ConflictError("The federation is just being resumed: join it in a moment.")
         serving.admit(key, actor.name)
 
         def change(tx: Transaction) -> None:
@@ -173,10 +213,7 @@ class Federations:
 
     def stop(self, actor: Account, federation: str) -> Federation:
         """End a federation; see `Hub.stop_federation`."""
-        record = self.get(federation)
-        project = self._database.read(lambda tx: find_project(tx, record.project))
-        if actor.name != record.author:
-            _check_maintainer(actor, project)
+        self._check_author(actor, self._database.read(lambda tx: find_federation(tx, federation)))
         serving = self._serving.get(federation)
         if serving is not None:
             serving.stop()
@@ -204,9 +241,9 @@ class Federations:
         return [self._record(row) for row in self._database.read(query)]
 
     def close(self) -> None:
-        """End all of them after their last full rounds."""
+        """End all of them after their last full rounds; nodes wait a while for the next hub."""
         for serving in list(self._serving.values()):
-            serving.stop()
+            serving.stop(farewell=False)
 
     # -- told by the audience ---------------------------------------------------------------
 
@@ -215,40 +252,70 @@ class Federations:
         self._change(federation, "federation.training", state="training", run=run)
 
     def ended(self, federation: str, state: str, problem: str) -> None:
-        """Record how a federation ended, and remove its files."""
+        """Record how a federation ended, and remove its files if nothing is left to do."""
         self._change(federation, "federation.ended", state=state, problem=problem or None)
         self._serving.pop(federation, None)
-        shutil.rmtree(self._folder / federation, ignore_errors=True)
+        if state == "finished":
+            self._remove(federation)
 
     def _change(self, federation: str, event: str, **values: str | None) -> None:
-        table = schema.federations
-
         def change(tx: Transaction) -> None:
             row = _find(tx, federation)
             if row is None:
                 return  # it ended before it was recorded
-            tx.execute(table.update().where(table.c.id == federation).values(**values))
+            self._set(tx, row, **values)
             tx.emit(event, federation, row.project, state=values["state"])
 
         self._database.write(change)
 
+    def _set(self, tx: Transaction, row: sa.Row[Any], **values: str | None) -> None:
+        table = schema.federations
+        tx.execute(table.update().where(table.c.id == row.id).values(**values))
+
     # -- parts of starting one --------------------------------------------------------------
 
-    def _serve(
-        self, federation: str, assignment: Assignment, audience: _Audience, address: str, name: str
-    ) -> Serving:
-        from neuronexus_kernel.federation.deployment.serving import Serving
-
-        return Serving(
-            self._folder / federation,
-            assignment,
-            audience,
-            address=address,
-            names=(name,) if name else (),
+    def _audience(
+        self, federation: str, project: str, recipe: str, author: str, run: str | None = None
+    ) -> _Audience:
+        return _Audience(
+            self,
+            self._runs,
+            self._contents,
+            Account(name=author, role="member", created=""),
+            federation=federation,
+            folder=self._folder / federation,
+            project=project,
+            recipe=recipe,
+            run=run,
         )
 
+    def _prepare(self, federation: str, assignment: Assignment, address: str, name: str) -> None:
+        from neuronexus_kernel.federation.deployment.serving import prepare
+
+        names = (name,) if name else ()
+        prepare(self._folder / federation, assignment, address=address, names=names)
+
+    def _serve(self, federation: str, audience: _Audience) -> Serving:
+        from neuronexus_kernel.federation.deployment.serving import Serving
+
+        return Serving(self._folder / federation, audience)
+
+    def _go_on(self, row: sa.Row[Any]) -> None:
+        """Serve a federation from its folder, and admit the nodes that were admitted before."""
+        audience = self._audience(row.id, row.project, row.recipe, row.author)
+        serving = self._serve(row.id, audience)
+        self._serving[row.id] = serving
+        try:
+            for entry in self._keys(row.id):
+                serving.admit(entry.public_key.encode(), entry.account)
+            values = {"address": serving.reached, "app": serving.bundle.sha256}
+            self._database.write(lambda tx: self._set(tx, row, **values))
+        except BaseException:
+            serving.stop()
+            raise
+
     def _assignment(self, new: NewFederation, project: sa.Row[Any]) -> Assignment:
-        from neuronexus_kernel.federation.deployment.serving import Assignment
+        from neuronexus_kernel.federation.deployment.order import Assignment
 
         recipe = self._contents.recipe(new.recipe)
         weights = weights_format.deserialize(
@@ -283,6 +350,22 @@ class Federations:
             )
         return address, self._settings.name if host in _EVERYWHERE else ""
 
+    def _check_author(self, actor: Account, row: sa.Row[Any]) -> None:
+        if actor.name != row.author:
+            _check_maintainer(actor, self._database.read(lambda tx: find_project(tx, row.project)))
+
+    def _check_resumable(self, row: sa.Row[Any]) -> None:
+        if row.state not in ENDED_EARLY:
+            raise ConflictError(f"The federation is {row.state}: there is nothing to go on with.")
+        if not self._is_resumable(row):
+            raise ConflictError(
+                "The federation can no longer be resumed: its files are removed when its project "
+                f"is served anew, and after {KEPT_DAYS:g} days. Serve the project anew."
+            )
+
+    def _is_resumable(self, row: sa.Row[Any]) -> bool:
+        return row.state in ENDED_EARLY and (self._folder / row.id).exists()
+
     def _check_free(self, project: str) -> None:
         table = schema.federations
         query = sa.select(table.c.id, table.c.project).where(table.c.state.in_(ACTIVE))
@@ -293,11 +376,12 @@ class Federations:
         if len(active) >= self._settings.most:
             raise ConflictError(f"This hub serves {len(active)} federations, as many as it can.")
 
-    def _record(self, row: sa.Row[Any]) -> Federation:
+    def _keys(self, federation: str) -> Sequence[sa.Row[Any]]:
         keys = schema.node_keys
-        accounts = self._database.read(
-            lambda tx: tx.all(sa.select(keys.c.account).where(keys.c.federation == row.id))
-        )
+        query = sa.select(keys).where(keys.c.federation == federation).order_by(keys.c.account)
+        return self._database.read(lambda tx: tx.all(query))
+
+    def _record(self, row: sa.Row[Any]) -> Federation:
         serving = self._serving.get(row.id)
         return Federation(
             id=row.id,
@@ -309,22 +393,66 @@ class Federations:
             address=row.address,
             app=row.app,
             state=row.state,
-            accounts=tuple(sorted(entry.account for entry in accounts)),
+            accounts=tuple(entry.account for entry in self._keys(row.id)),
             connected=() if serving is None else serving.connected,
+            resumable=self._is_resumable(row),
             run=row.run,
             problem=row.problem,
             created=row.created,
         )
+
+    # -- what is left behind ----------------------------------------------------------------
 
     def _recover(self) -> None:
         """Close the books on what a hub that ended at once has left behind."""
         table = schema.federations
         query = sa.select(table).where(table.c.state.in_(ACTIVE))
         for row in self._database.read(lambda tx: tx.all(query)):
-            if row.run is not None:
-                author = Account(name=row.author, role="member", created="")
-                self._runs.finish(author, row.run, RunResult(state="interrupted", weights=None))
-            self.ended(row.id, "interrupted", "")
+            self._close_books(row)
+
+    def _close_books(self, row: sa.Row[Any]) -> None:
+        """Record what was saved of a federation that nobody serves any more."""
+        from neuronexus_kernel.federation.deployment.order import read_updates, saved_in
+        from neuronexus_kernel.federation.deployment.serving import order_folder
+
+        audience = self._audience(row.id, row.project, row.recipe, row.author, row.run)
+        folder = order_folder(self._folder / row.id)
+        state, problem, weights = "interrupted", "", None
+        try:
+            saved = saved_in(folder)
+            for report in () if saved is None else saved.reports:
+                audience.round(report, read_updates(folder, report.round))
+            if saved is not None and saved.round > 0:
+                weights = saved.weights
+                state = "finished" if saved.round == row.rounds else "interrupted"
+        except (NeuroNexusError, OSError) as error:
+            state, problem = "failed", f"What was saved could not be read: {error}"
+        audience.ended(state, problem, weights)
+
+    def _sweep(self, instead_of: str | None = None) -> None:
+        """Remove the files of federations that will not go on.
+
+        Parameters
+        ----------
+        instead_of
+            A federation that has just begun: its project's earlier ones are given up for it.
+        """
+        table = schema.federations
+        rows = {row.id: row for row in self._database.read(lambda tx: tx.all(sa.select(table)))}
+        taken = rows[instead_of].project if instead_of is not None else None
+        long_ago = time.time() - KEPT_DAYS * 24 * 3600
+        for folder in self._folder.iterdir() if self._folder.exists() else ():
+            row = rows.get(folder.name)
+            if (
+                row is None
+                or row.state == "finished"
+                or (row.state in ENDED_EARLY and row.project == taken)
+                or (row.state in ENDED_EARLY and folder.stat().st_mtime < long_ago)
+            ):
+                self._remove(folder.name)
+
+    def _remove(self, federation: str) -> None:
+        shutil.rmtree(self._folder / federation, ignore_errors=True)
 
 
 class _Audience:
@@ -335,35 +463,49 @@ class _Audience:
         federations: Federations,
         runs: Runs,
         contents: Contents,
-        actor: Account,
-        new: NewFederation,
+        author: Account,
+        *,
+        federation: str,
+        folder: Path,
+        project: str,
+        recipe: str,
+        run: str | None,
     ) -> None:
         self._federations = federations
         self._runs = runs
         self._contents = contents
-        self._actor = actor
-        self._new = new
-        self._run: str | None = None
+        self._author = author
+        self._federation = federation
+        self._folder = folder
+        self._project = project
+        self._recipe = recipe
+        self._run = run
         self._updates: list[str] = []
 
     def started(self, names: tuple[str, ...]) -> None:
-        """Record the run."""
-        new = self._new
-        run = self._runs.start(
-            self._actor,
-            NewRun(
-                id=new_id(),
-                project=new.project,
-                recipe=new.recipe,
-                rounds=new.rounds,
-                clients=new.nodes,
-                clients_per_round=new.clients_per_round or new.nodes,
-                participants=names if len(names) <= MAX_PARTICIPANTS else (),
-                seed=new.seed,
-            ),
+        """Record the run.
+
+        One that was interrupted has made its version, and does not change any more: what goes on
+        is a new run with all its rounds.
+        """
+        self._run = self._runs.start(self._author, self._new_run(names)).id
+        self._federations.began(self._federation, self._run)
+
+    def _new_run(self, names: tuple[str, ...]) -> NewRun:
+        from neuronexus_kernel.federation.deployment.order import Assignment
+        from neuronexus_kernel.federation.deployment.serving import order_folder
+
+        given = Assignment.read(order_folder(self._folder))
+        return NewRun(
+            id=new_id(),
+            project=self._project,
+            recipe=self._recipe,
+            rounds=given.rounds,
+            clients=given.nodes,
+            clients_per_round=given.cohort or given.nodes,
+            participants=names if len(names) <= MAX_PARTICIPANTS else (),
+            seed=given.seed,
         )
-        self._run = run.id
-        self._federations.began(new.id, run.id)
 
     def round(self, report: RoundReport, updates: bytes | None) -> None:
         """Record a round, and seal what the labs sent."""
@@ -372,7 +514,7 @@ class _Audience:
         if updates is not None:
             self._updates.append(self._put(updates, kind="update", sealed=True))
         self._runs.record_round(
-            self._actor,
+            self._author,
             self._run,
             Round(
                 round=report.round,
@@ -386,30 +528,32 @@ class _Audience:
     def ended(self, state: str, problem: str, weights: dict[str, np.ndarray] | None) -> None:
         """Record the end, and the weights as a model version."""
         try:
-            if self._run is not None:
-                self._finish(self._run, state, weights)
-        except NeuroNexusError as error:
+            self._finish(state, weights)
+        except NeuroNexusError as error:  # weights that the records do not take
             state, problem = "failed", str(error)
-        self._federations.ended(self._new.id, state, problem)
+            self._finish(state, None)
+        self._federations.ended(self._federation, state, problem)
 
-    def _finish(self, run: str, state: str, weights: dict[str, np.ndarray] | None) -> None:
+    def _finish(self, state: str, weights: dict[str, np.ndarray] | None) -> None:
+        if self._run is None:
+            return
         cid = None
         if weights is not None:
             cid = self._put(weights_format.serialize(weights), kind="weights", sealed=False)
         self._runs.finish(
-            self._actor,
-            run,
+            self._author,
+            self._run,
             RunResult(
                 state="finished" if state == "finished" else "interrupted",
                 weights=cid,
                 updates=tuple(self._updates),
-                plan={"executor": "federation", "federation": self._new.id},
+                plan={"executor": "federation", "federation": self._federation},
             ),
         )
 
     def _put(self, data: bytes, *, kind: str, sealed: bool) -> str:
         root = self._contents.put(
-            self._actor,
+            self._author,
             data,
             name=kind,
             kind=kind,

@@ -21,6 +21,7 @@ from neuronexus_kernel.hub.records import (
     Contribution,
     Event,
     Federation,
+    Keeping,
     LedgerLine,
     LedgerStatus,
     Membership,
@@ -38,6 +39,7 @@ from neuronexus_kernel.hub.records import (
     Sight,
     Version,
 )
+from neuronexus_kernel.storage.interface import BlockReader
 
 
 class Hub(Protocol):
@@ -97,21 +99,30 @@ class Hub(Protocol):
         kind: str = "file",
         visibility: Sight = "public",
         codec: Codec = "file",
+        license: str = "",
     ) -> Root:
         """Store bytes under their CID.
 
         Parameters
         ----------
         data
-            The bytes: a file (profile ``unixfs-v1-2025``), or one canonical DAG-CBOR document
-            when `codec` is ``"dag-cbor"``.
+            The bytes: a file (profile ``unixfs-v1-2025``); one canonical DAG-CBOR document when
+            `codec` is ``"dag-cbor"``; or a CAR file with one root, such as a folder, when it is
+            ``"car"``.
+        name
+            Other content under the same name of the same account is a new version of it; see
+            `history`.
         visibility
             ``sealed`` content can be written by everyone and read back by nobody.
+        license
+            Under which others may use it.
 
         Raises
         ------
         ContentError
             If the DAG-CBOR document is not canonical.
+        StoreError
+            If the CAR file is malformed or incomplete, or a block does not match its CID.
         QuotaError
             If the object is larger than the hub accepts.
         """
@@ -125,8 +136,63 @@ class Hub(Protocol):
             If there is no such root, or it is sealed.
         """
 
-    def roots(self, *, kind: str | None = None) -> list[Root]:
-        """Return the public and project roots, newest first."""
+    def blocks(self) -> BlockReader:
+        """Return the single blocks that the visitor may read: those below roots they may read."""
+
+    def roots(
+        self,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        text: str | None = None,
+    ) -> list[Root]:
+        """Return the public and project roots, newest first.
+
+        Parameters
+        ----------
+        kind, name, owner
+            Only those of this kind, name or owner.
+        text
+            Only those in whose name, kind, owner, license or CID it occurs, in any case.
+        """
+
+    def history(self, name: str, *, owner: str | None = None) -> list[Root]:
+        """Return what has been stored under a name, oldest first: the versions do not change.
+
+        Parameters
+        ----------
+        owner
+            Whose name it is; by default the visitor's own.
+
+        Raises
+        ------
+        NotFoundError
+            If nothing that the visitor may read has that name.
+        """
+
+    def keep(self, cid: str, *, name: str = "") -> Keeping:
+        """Promise to keep content that the visitor may read, whole.
+
+        The hub keeps by itself what its records name.  A promise keeps content beyond that.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such root.
+        """
+
+    def release(self, cid: str) -> None:
+        """Take the visitor's promises to keep a root back.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none.
+        """
+
+    def keepings(self) -> list[Keeping]:
+        """Return the visitor's promises, the oldest first."""
 
     # -- projects and versions ------------------------------------------------------------
 
@@ -153,7 +219,19 @@ class Hub(Protocol):
     # -- training runs --------------------------------------------------------------------
 
     def start_run(self, run: NewRun) -> Run:
-        """Record that a training run begins."""
+        """Record that a training run begins.
+
+        Started again under its id, a run that has made no model version goes on, with as many
+        rounds as are asked for now: its process may have been killed, or it was interrupted.
+        All else stays as it was, and so does a run that is over.
+
+        Raises
+        ------
+        InvalidInputError
+            If the run has more rounds already than are asked for.
+        ForbiddenError
+            If the run belongs to another account.
+        """
 
     def record_round(self, run: str, report: Round) -> None:
         """Record one round of a running run; recording the same round twice has one effect."""
@@ -199,7 +277,23 @@ class Hub(Protocol):
         """
 
     def stop_federation(self, federation: str) -> Federation:
-        """End a federation after its last full round."""
+        """End a federation after its last full round; it can be resumed."""
+
+    def resume_federation(self, federation: str) -> Federation:
+        """Go on with a federation that ended before its last round; its maintainers may.
+
+        It waits for the nodes that took part, then trains on after the last round that was
+        saved, as a new run that has the earlier rounds too, and ends with the weights of one
+        that was never interrupted.  Resuming one that is served has no effect.
+
+        Raises
+        ------
+        ForbiddenError
+            If the visitor is neither the project's owner nor an operator.
+        ConflictError
+            If it is finished, its files are gone, the project has another federation, or the
+            hub serves as many as it can.
+        """
 
     # -- contributions --------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from neuronexus_kernel.hub.federations import Federations
 from neuronexus_kernel.hub.identity import Identity
 from neuronexus_kernel.hub.network import Presence, describe
 from neuronexus_kernel.hub.projects import Projects
+from neuronexus_kernel.hub.reach import VisibleBlocks
 from neuronexus_kernel.hub.records import (
     Account,
     Balance,
@@ -26,6 +27,7 @@ from neuronexus_kernel.hub.records import (
     Contribution,
     Event,
     Federation,
+    Keeping,
     LedgerLine,
     LedgerStatus,
     Membership,
@@ -73,8 +75,8 @@ class Services:
     def _compose(self, home: Path, settings: Settings) -> None:
         self.contents = Contents(
             self.database,
-            LocalStore(home / "content"),
-            LocalStore(home / "sealed"),
+            LocalStore(home / "content", settings.storage),
+            LocalStore(home / "sealed", settings.storage),
             limit=settings.upload_limit,
         )
         self.identity = Identity(self.database)
@@ -195,6 +197,10 @@ class LocalHub:
         """Issue a short-lived token for the visitor's own dashboard kernel."""
         return self._services.identity.issue(self._actor(), "ticket", "dashboard")
 
+    def blocks(self) -> VisibleBlocks:
+        """Return the single blocks that the visitor may read, for a gateway."""
+        return self._services.contents.blocks(self._account)
+
     def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
         """Call back after each commit with its events, on the writer thread."""
         return self._services.database.subscribe(callback)
@@ -253,19 +259,51 @@ class LocalHub:
         kind: str = "file",
         visibility: Sight = "public",
         codec: Codec = "file",
+        license: str = "",
     ) -> Root:
         """See `Hub.put`."""
         return self._services.contents.put(
-            self._actor(), data, name=name, kind=kind, visibility=visibility, codec=codec
+            self._actor(),
+            data,
+            name=name,
+            kind=kind,
+            visibility=visibility,
+            codec=codec,
+            license=license,
         )
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""
         return self._services.contents.get(self._account, cid)
 
-    def roots(self, *, kind: str | None = None) -> list[Root]:
+    def roots(
+        self,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        text: str | None = None,
+    ) -> list[Root]:
         """See `Hub.roots`."""
-        return self._services.contents.roots(self._account, kind)
+        return self._services.contents.roots(
+            self._account, kind=kind, name=name, owner=owner, text=text
+        )
+
+    def history(self, name: str, *, owner: str | None = None) -> list[Root]:
+        """See `Hub.history`."""
+        return self._services.contents.history(self._account, name, owner)
+
+    def keep(self, cid: str, *, name: str = "") -> Keeping:
+        """See `Hub.keep`."""
+        return self._services.contents.keep(self._actor(), cid, name)
+
+    def release(self, cid: str) -> None:
+        """See `Hub.release`."""
+        self._services.contents.release(self._actor(), cid)
+
+    def keepings(self) -> list[Keeping]:
+        """See `Hub.keepings`."""
+        return self._services.contents.keepings(self._actor())
 
     def create_project(self, project: NewProject) -> Project:
         """See `Hub.create_project`."""
@@ -322,6 +360,10 @@ class LocalHub:
     def stop_federation(self, federation: str) -> Federation:
         """See `Hub.stop_federation`."""
         return self._services.federations.stop(self._actor(), federation)
+
+    def resume_federation(self, federation: str) -> Federation:
+        """See `Hub.resume_federation`."""
+        return self._services.federations.resume(self._actor(), federation)
 
     def submit(self, contribution: NewContribution) -> Contribution:
         """See `Hub.submit`."""

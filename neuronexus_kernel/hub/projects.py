@@ -84,7 +84,14 @@ class Projects:
                 "created": tx.time,
             }
             tx.execute(projects.insert().values(**values))
-            tx.emit("project.created", new.id, new.id, name=new.name, owner=actor.name)
+            tx.emit(
+                "project.created",
+                new.id,
+                new.id,
+                name=new.name,
+                owner=actor.name,
+                metric=new.metric,
+            )
             return self._record(tx, find_project(tx, new.id))
 
         return self._database.write(change)

@@ -20,7 +20,7 @@ State = Literal["submitted", "evaluating", "accepted", "rejected", "failed", "re
 RunState = Literal["running", "finished", "interrupted"]
 FederationState = Literal["waiting", "training", "finished", "interrupted", "failed"]
 Sight = Literal["public", "project", "sealed"]
-Codec = Literal["file", "dag-cbor"]
+Codec = Literal["file", "dag-cbor", "car"]
 
 FINAL_STATES: frozenset[str] = frozenset({"accepted", "rejected", "failed", "rewarded"})
 
@@ -45,7 +45,15 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """One object in the content store, under the CID of its root block."""
+    """One object in the content store, under the CID of its root block.
+
+    Attributes
+    ----------
+    number
+        Which of the versions under its owner's name this is, from 1; 0 without a name.
+    license
+        Under which others may use it, such as ``"CC-BY-4.0"``; empty where nothing was said.
+    """
 
     cid: str
     name: str
@@ -53,6 +61,17 @@ class Root:
     visibility: Sight
     size: int
     owner: str
+    created: str
+    number: int = 0
+    license: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """An account's promise to keep content on the hub."""
+
+    cid: str
+    name: str
     created: str
 
 
@@ -93,7 +112,14 @@ class NewProject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A model version: weights made by a recipe, with its parent and its metrics."""
+    """A model version: weights made by a recipe, with its parent and its metrics.
+
+    Attributes
+    ----------
+    metrics
+        ``"accuracy"`` and ``"loss"`` on the validation split, ``"held_out_accuracy"`` on the
+        held-out one; what is called accuracy is what the project measures.
+    """
 
     id: str
     project: str
@@ -152,7 +178,15 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One round of a run.  `seconds` are of training and aggregation, evaluation apart."""
+    """One round of a run.
+
+    Attributes
+    ----------
+    accuracy
+        What the project measures, which is accuracy or another metric; None if not measured.
+    seconds
+        Of training and aggregation, evaluation apart.
+    """
 
     round: int
     loss: float | None
@@ -173,7 +207,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A training run as recorded."""
+    """A training run as recorded; `metric` is what its project measures of each round."""
 
     id: str
     project: str
@@ -189,6 +223,7 @@ class Run:
     plan: dict[str, JSON]
     version: Version | None
     created: str
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,8 +271,11 @@ class Federation:
         Who has registered a node, sorted.
     connected
         Whose nodes are connected now.
+    resumable
+        Whether it ended early and can go on.
     run
-        Id of its training run; None before training begins.
+        Id of its training run; None before training begins.  When it is resumed, training goes
+        on as a new run that has the rounds of the earlier one too.
     problem
         Why it failed.
     """
@@ -253,6 +291,7 @@ class Federation:
     state: FederationState
     accounts: tuple[str, ...]
     connected: tuple[str, ...]
+    resumable: bool
     run: str | None
     problem: str | None
     created: str

@@ -22,6 +22,7 @@ from neuronexus_kernel.hub.records import (
     Contribution,
     Event,
     Federation,
+    Keeping,
     LedgerLine,
     LedgerStatus,
     Membership,
@@ -41,6 +42,7 @@ from neuronexus_kernel.hub.records import (
 )
 from neuronexus_kernel.hub.routes import API, BY_OPERATION, CONTENT
 from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
+from neuronexus_kernel.storage.interface import BlockReader
 
 T = TypeVar("T")
 
@@ -53,6 +55,7 @@ _REPEATABLE = frozenset(
         "finish_run",
         "start_federation",
         "join_federation",
+        "resume_federation",
         "submit",
         "confirm",
     }
@@ -136,18 +139,54 @@ class RemoteHub:
         kind: str = "file",
         visibility: Sight = "public",
         codec: Codec = "file",
+        license: str = "",
     ) -> Root:
         """See `Hub.put`."""
-        query = {"name": name, "kind": kind, "visibility": visibility, "codec": codec}
+        query = {
+            "name": name,
+            "kind": kind,
+            "visibility": visibility,
+            "codec": codec,
+            "license": license,
+        }
         return self._transport.ask("POST", CONTENT, Root, query=query, body=data, repeat=True)
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""
         return self._transport.send("GET", f"{CONTENT}/{quote(cid, safe='')}", repeat=True)
 
-    def roots(self, *, kind: str | None = None) -> list[Root]:
+    def blocks(self) -> BlockReader:
+        """See `Hub.blocks`: over the hub's gateway, each block verified here."""
+        from neuronexus_kernel.storage.gateway import GatewayStore
+
+        return GatewayStore(self.address, token=self._transport.token)
+
+    def history(self, name: str, *, owner: str | None = None) -> list[Root]:
+        """See `Hub.history`."""
+        return self._call("history", list[Root], name=name, owner=owner)
+
+    def keep(self, cid: str, *, name: str = "") -> Keeping:
+        """See `Hub.keep`."""
+        return self._call("keep", Keeping, cid=cid, name=name)
+
+    def release(self, cid: str) -> None:
+        """See `Hub.release`."""
+        self._call("release", type(None), cid=cid)
+
+    def keepings(self) -> list[Keeping]:
+        """See `Hub.keepings`."""
+        return self._call("keepings", list[Keeping])
+
+    def roots(
+        self,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        text: str | None = None,
+    ) -> list[Root]:
         """See `Hub.roots`."""
-        return self._call("roots", list[Root], kind=kind)
+        return self._call("roots", list[Root], kind=kind, name=name, owner=owner, text=text)
 
     # -- projects and versions ------------------------------------------------------------
 
@@ -212,6 +251,10 @@ class RemoteHub:
     def stop_federation(self, federation: str) -> Federation:
         """See `Hub.stop_federation`."""
         return self._call("stop_federation", Federation, federation=federation)
+
+    def resume_federation(self, federation: str) -> Federation:
+        """See `Hub.resume_federation`."""
+        return self._call("resume_federation", Federation, federation=federation)
 
     # -- contributions --------------------------------------------------------------------
 

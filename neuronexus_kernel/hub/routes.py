@@ -3,7 +3,7 @@
 A route names a method of `Hub`; the method's parameters come from the path, then from the query
 (GET, DELETE) or the JSON body (POST), and are converted by the method's own type hints.  So
 there is one place that says what the API is.  ``put``, ``get`` and ``follow`` carry bytes and
-streams and have handlers of their own at `CONTENT` and `STREAM`.
+streams and have handlers of their own at `CONTENT` and `STREAM`; ``blocks`` is the gateway.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ ROUTES: tuple[Route, ...] = (
     Route("logout", "DELETE", "/sessions/current"),
     Route("create_token", "POST", "/tokens"),
     Route("roots", "GET", "/roots"),
+    Route("history", "GET", "/names/{name}"),
+    Route("keep", "POST", "/pins"),
+    Route("keepings", "GET", "/pins"),
+    Route("release", "DELETE", "/pins/{cid}"),
     Route("create_project", "POST", "/projects"),
     Route("projects", "GET", "/projects"),
     Route("project", "GET", "/projects/{name}"),
@@ -56,6 +60,7 @@ ROUTES: tuple[Route, ...] = (
     Route("federation", "GET", "/federations/{federation}"),
     Route("join_federation", "POST", "/federations/{federation}/nodes"),
     Route("stop_federation", "DELETE", "/federations/{federation}"),
+    Route("resume_federation", "POST", "/federations/{federation}/resumption"),
     Route("submit", "POST", "/contributions"),
     Route("contributions", "GET", "/contributions"),
     Route("contribution", "GET", "/contributions/{contribution}"),

@@ -58,7 +58,7 @@ class Runs:
         def change(tx: Transaction) -> Run:
             known = tx.first(sa.select(schema.runs).where(schema.runs.c.id == new.id))
             if known is not None:
-                return self._record(tx, _own(known, actor))
+                return self._record(tx, _go_on(tx, _own(known, actor), new.rounds))
             project = find_project(tx, new.project)
             recipe.architecture.check_task(tuple(project.input_shape), tuple(project.output_shape))
             check_loss(recipe, project.kind)
@@ -202,9 +202,10 @@ class Runs:
     def _record(self, tx: Transaction, row: sa.Row[Any]) -> Run:
         rounds = schema.rounds
         history = tx.all(sa.select(rounds).where(rounds.c.run == row.id).order_by(rounds.c.round))
+        project = find_project(tx, row.project)
         version = None
         if row.version is not None:
-            version = find_version(tx, row.version, head=find_project(tx, row.project).head)
+            version = find_version(tx, row.version, head=project.head)
         return Run(
             id=row.id,
             project=row.project,
@@ -220,6 +221,7 @@ class Runs:
             plan=row.plan,
             version=version,
             created=row.created,
+            metric=project.metric,
         )
 
 
@@ -235,6 +237,30 @@ def find_run(tx: Transaction, run: str) -> sa.Row[Any]:
     if row is None:
         raise NotFoundError(f"There is no training run {run!r}.")
     return row
+
+
+def _go_on(tx: Transaction, row: sa.Row[Any], rounds: int) -> sa.Row[Any]:
+    """Take up a run again unless it is over, with another number of rounds perhaps."""
+    runs, recorded = schema.runs, schema.rounds.c
+    over = row.state == "finished" or row.version is not None
+    if over or (row.state, row.rounds) == ("running", rounds):
+        return row
+    done = tx.scalar(sa.select(sa.func.max(recorded.round)).where(recorded.run == row.id)) or 0
+    if done > rounds:
+        raise InvalidInputError(
+            f"The run {row.id} has {done} rounds already; ask for as many or more, not {rounds}."
+        )
+    tx.execute(runs.update().where(runs.c.id == row.id).values(state="running", rounds=rounds))
+    tx.emit(
+        "run.resumed",
+        row.id,
+        row.project,
+        author=row.author,
+        rounds=rounds,
+        participants=row.participants,
+        was=row.state,
+    )
+    return find_run(tx, row.id)
 
 
 def _own(row: sa.Row[Any], actor: Account) -> sa.Row[Any]:

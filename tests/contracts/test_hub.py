@@ -22,10 +22,12 @@ from neuronexus_kernel.errors import (
     ContentError,
     DatasetError,
     ForbiddenError,
+    HubUnavailableError,
     InvalidInputError,
     NotFoundError,
     RecipeError,
 )
+from neuronexus_kernel.federation import RoundReport
 from neuronexus_kernel.hub import Hub, records
 from neuronexus_kernel.project import Project
 from neuronexus_kernel.sessions import FederationHandle
@@ -264,6 +266,213 @@ def test_recording_a_round_twice_has_one_effect(project: Project) -> None:
     assert hub.run(run.id).history == (entry,)
 
 
+def test_a_run_that_made_no_version_goes_on_under_its_id(project: Project) -> None:
+    hub, record = project.hub, project.record
+    new = records.NewRun(
+        id=new_id(),
+        project=record.id,
+        recipe=record.recipe,
+        rounds=2,
+        clients=1,
+        clients_per_round=1,
+    )
+    entries = [
+        records.Round(round=round, loss=0.5, accuracy=0.5, seconds=0.1, clients=("client 0",))
+        for round in (1, 2, 3)
+    ]
+    hub.start_run(new)
+    hub.record_round(new.id, entries[0])
+    more = hub.start_run(replace(new, rounds=3))
+    assert (more.state, more.rounds) == ("running", 3), "it was killed; more rounds are asked for"
+    hub.record_round(new.id, entries[1])
+    hub.finish_run(new.id, records.RunResult(state="interrupted", weights=None))
+    with pytest.raises(InvalidInputError, match="has 2 rounds already"):
+        hub.start_run(replace(new, rounds=1))
+    assert hub.run(new.id).state == "interrupted"
+    before = hub.network().seq
+    again = hub.start_run(replace(new, rounds=3))
+    assert hub.start_run(replace(new, rounds=3)) == again, "twice is as good as once"
+    assert (again.state, again.history) == ("running", tuple(entries[:2]))
+    (told,) = hub.events(before)
+    assert (told.kind, told.subject, told.data["was"]) == ("run.resumed", new.id, "interrupted")
+    hub.record_round(new.id, entries[2])
+    weights = hub.put(secrets.token_bytes(8)).cid
+    with pytest.raises(ArchitectureError):
+        hub.finish_run(new.id, records.RunResult(state="finished", weights=weights))
+    ended = hub.finish_run(new.id, records.RunResult(state="interrupted", weights=project.head.cid))
+    assert ended.version is not None
+    assert hub.start_run(replace(new, rounds=9)) == ended, "a run with a version is over"
+
+
+class Trouble(Exception):
+    """Something that goes wrong in the middle of a training."""
+
+
+def test_a_run_that_an_error_ended_goes_on_as_the_same_run(
+    project: Project, tmp_path: Path
+) -> None:
+    options = {"rounds": 4, "partition": nx.partition.iid(4), "progress": False}
+
+    def fail(report: RoundReport) -> None:
+        if report.round == 2:
+            raise Trouble
+
+    never = project.train(**options)
+    with pytest.raises(Trouble):
+        project.train(checkpoint=tmp_path, on_round=fail, **options)
+    ended = project.hub.runs(project.record.id)[-1]
+    assert (ended.state, ended.version, len(ended.history)) == ("interrupted", None, 3)
+    with pytest.raises(InvalidInputError, match="seed is 0 there and 1 now"):
+        project.train(checkpoint=tmp_path, seed=1, **options)
+    assert project.hub.run(ended.id) == ended, "a call that is refused leaves the run alone"
+    heard: list[int] = []
+    run = project.train(
+        checkpoint=tmp_path, on_round=lambda report: heard.append(report.round), **options
+    )
+    assert heard == [3, 4]
+    assert (run.id, run.record.state) == (ended.id, "finished")
+    assert run.history["round"].tolist() == [0, 1, 2, 3, 4]
+    assert run.history["accuracy"].tolist() == never.history["accuracy"].tolist()
+    assert run.version is not None
+    assert never.version is not None
+    assert run.version.cid == never.version.cid
+    assert len(project.runs()) == 2
+
+
+def test_what_made_a_version_stays_and_going_on_from_it_is_a_new_run(
+    project: Project, tmp_path: Path
+) -> None:
+    options = {"partition": nx.partition.iid(4), "checkpoint": tmp_path, "progress": False}
+
+    def stop(report: RoundReport) -> None:
+        if report.round == 2:
+            raise KeyboardInterrupt
+
+    first = project.train(rounds=3, on_round=stop, **options)
+    assert first.record.state == "interrupted"
+    assert first.version is not None
+    second = project.train(rounds=3, **options)
+    assert second.record.state == "finished"
+    assert second.id != first.id
+    assert second.history["round"].tolist() == [0, 1, 2, 3]
+    assert project.hub.run(first.id) == first.record
+    before = project.hub.network().seq
+    again = project.train(rounds=3, **options)
+    assert again.record == second.record, "nothing is left to train"
+    assert project.hub.network().seq == before
+    more = project.train(rounds=4, **options)
+    assert more.history["round"].tolist() == [0, 1, 2, 3, 4]
+    assert [run.id for run in project.hub.runs(project.record.id)] == [
+        first.id,
+        second.id,
+        more.id,
+    ]
+
+
+def test_rounds_that_the_hub_has_not_heard_of_are_recorded_when_the_run_goes_on(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"partition": nx.partition.iid(4), "checkpoint": tmp_path, "progress": False}
+    real = project.hub.record_round
+
+    def deaf(run: str, report: records.Round) -> None:
+        if report.round == 2:
+            raise HubUnavailableError("The hub is away.")
+        real(run, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(project.hub, "record_round", deaf)
+        with pytest.raises(HubUnavailableError):
+            project.train(rounds=3, **options)
+    (run,) = project.hub.runs(project.record.id)
+    assert [entry.round for entry in run.history] == [0, 1]
+    again = project.train(rounds=5, **options)
+    assert again.id == run.id
+    assert again.history["round"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert again.record.rounds == 5
+
+
+def test_a_run_goes_on_from_where_it_began_though_the_head_has_moved(
+    project: Project, person: Person, tmp_path: Path
+) -> None:
+    options = {"rounds": 3, "partition": nx.partition.iid(4), "progress": False}
+
+    def fail(report: RoundReport) -> None:
+        if report.round == 1:
+            raise Trouble
+
+    never = project.train(**options)
+    with pytest.raises(Trouble):
+        project.train(checkpoint=tmp_path, on_round=fail, **options)
+    better = project.recipe.with_changes(learning_rate=0.1)
+    trained = project.train(rounds=3, recipe=better, progress=False)
+    for change in (
+        nx.ComputeContribution(trained),
+        nx.HyperparameterContribution(learning_rate=0.2),
+    ):
+        assert project.submit(change).wait(60, progress=False).state == "rewarded"
+    assert project.recipe.learning_rate == 0.2
+    assert project.head.number > 0
+    run = project.train(checkpoint=tmp_path, **options)
+    assert run.version is not None
+    assert never.version is not None
+    assert run.version.cid == never.version.cid
+    assert run.record.recipe == never.record.recipe
+
+
+def test_a_checkpoint_of_another_project_is_refused(
+    project: Project, person: Person, task: nx.Task, tmp_path: Path
+) -> None:
+    options = {"rounds": 1, "checkpoint": tmp_path, "progress": False}
+    project.train(**options)
+    other = person("other").create_project(
+        f"other-{secrets.token_hex(4)}", task=task, recipe=project.recipe
+    )
+    with pytest.raises(InvalidInputError, match="run of another project"):
+        other.train(**options)
+    assert other.runs().empty
+
+
+def test_nobody_goes_on_with_the_run_of_another(
+    project: Project, person: Person, tmp_path: Path
+) -> None:
+    def fail(report: RoundReport) -> None:
+        raise Trouble
+
+    with pytest.raises(Trouble):
+        project.train(checkpoint=tmp_path, on_round=fail, progress=False)
+    (run,) = project.hub.runs(project.record.id)
+    theirs = person("mallory").project(project.name)
+    with pytest.raises(ForbiddenError, match=f"belongs to {run.author}"):
+        theirs.train(checkpoint=tmp_path, progress=False)
+    assert project.hub.runs(project.record.id) == [run]
+
+
+def test_a_refused_call_leaves_nothing_behind(
+    project: Project, task: nx.Task, tmp_path: Path
+) -> None:
+    options = {"rounds": 1, "checkpoint": tmp_path, "progress": False}
+    with pytest.raises(NotFoundError, match="nobody-here"):
+        project.train(participants={"nobody-here": task.private}, **options)
+    with pytest.raises(InvalidInputError, match="executor"):
+        project.train(rounds=1, executor="magic", progress=False)
+    assert project.runs().empty
+    assert project.train(**options).history["round"].tolist() == [0, 1]
+
+
+def test_a_run_is_executed_as_an_earlier_one_was(project: Project) -> None:
+    options = {"rounds": 2, "partition": nx.partition.iid(4), "progress": False}
+    first = project.train(executor="vectorized", **options)
+    again = project.train(plan=first.plan, **options)
+    assert first.version is not None
+    assert again.version is not None
+    assert again.version.cid == first.version.cid
+    assert again.plan == first.plan
+    assert again.plan["executor"] == "vectorized"
+    with pytest.raises(InvalidInputError, match="executor"):
+        project.train(plan={"executor": "magic"}, **options)
+
+
 def test_nobody_writes_into_a_run_of_another(project: Project, person: Person) -> None:
     run = project.train(rounds=1, partition=nx.partition.iid(2), progress=False)
     entry = records.Round(round=9, loss=0.0, accuracy=1.0, seconds=0.0, clients=())
@@ -341,7 +550,7 @@ def test_only_maintainers_serve_and_only_members_join(
     assert project.hub.federations(project.record.id) == []
 
 
-def test_nodes_are_registered_under_the_accounts_that_bring_them(
+def test_nodes_are_registered_under_the_accounts_that_bring_them_and_stay_so(
     federation: FederationHandle, project: Project, person: Person, tmp_path: Path
 ) -> None:
     assert (federation.state, federation.nodes, federation.run) == ("waiting", (), None)
@@ -365,12 +574,31 @@ def test_nodes_are_registered_under_the_accounts_that_bring_them(
     assert federation.record.accounts == tuple(sorted((str(ada.user), str(grace.user))))
     with pytest.raises(ForbiddenError):
         late.hub.stop_federation(federation.id)
+    assert not federation.record.resumable, "it is served"
     assert federation.stop().state == "interrupted"
     with pytest.raises(ConflictError, match="over"):
         ada.hub.join_federation(federation.id, key)
     kinds = [event.kind for event in project.hub.events(project=project.record.id)]
     assert kinds.count("federation.joined") == 2
     assert kinds[-1] == "federation.ended"
+
+    # Resumed, it is where it was, and the nodes stay registered.
+    assert federation.record.resumable
+    with pytest.raises(ForbiddenError, match="owns the project"):
+        late.project(project.name).federation().resume()
+    with pytest.raises(NotFoundError, match=r"project\.serve"):
+        project.federation(new_id())
+    resumed = project.federation().resume()
+    assert (resumed.id, resumed.state) == (federation.id, "waiting")
+    assert resumed.resume().state == "waiting", "twice is as good as once"
+    assert resumed.record.accounts == tuple(sorted((str(ada.user), str(grace.user))))
+    again = ada.hub.join_federation(federation.id, key)
+    assert (again.authority, again.federation.address) == (
+        membership.authority,
+        membership.federation.address,
+    )
+    with pytest.raises(ConflictError, match="federation already"):
+        project.serve(nodes=1)
 
 
 @pytest.mark.long
@@ -573,10 +801,27 @@ def test_a_project_of_another_kind_is_described_by_its_record(person: Person) ->
     record = person("grace").project(made.name).record
     assert (record.kind, record.metric, record.classes) == ("regression", "r2", 0)
     assert (record.input_shape, record.output_shape) == ((10,), (1,))
-    run = made.train(rounds=1, partition=nx.partition.iid(2), progress=False)
-    assert run.version is not None
     with pytest.raises(RecipeError, match="does not go with"):
         made.submit(nx.HyperparameterContribution(loss="cross_entropy"))
+
+
+def test_what_is_measured_goes_by_the_name_of_the_project_s_metric(person: Person) -> None:
+    task = nx.Task(nx.datasets.diabetes())
+    recipe = nx.Recipe(nx.models.mlp(10, (), 1), loss="mse", learning_rate=0.001)
+    made = person("ada").create_project(f"m-{secrets.token_hex(4)}", task=task, recipe=recipe)
+    run = made.train(rounds=1, partition=nx.partition.iid(2), progress=False)
+    assert run.result is not None
+    assert list(run.history.columns) == ["round", "loss", "r2", "seconds", "clients"]
+    assert list(run.history.columns) == list(run.result.history.columns)
+    assert run.history["r2"].tolist() == run.result.history["r2"].tolist()
+    assert run.version is not None
+    assert set(run.version.metrics) == {"r2", "loss"}
+    assert made.hub.run(run.id).metric == "r2"
+    texts = [run, run.version, run._repr_html_(), run.version._repr_html_(), made._repr_html_()]
+    assert not any("accuracy" in str(text) for text in texts)
+    assert all(", r2 " in repr(text) or "(1, r2 " in repr(text) for text in texts[:2])
+    created = made.hub.events(project=made.record.id)
+    assert [event.data["metric"] for event in created if event.kind == "project.created"] == ["r2"]
 
 
 def test_an_unknown_account_is_not_taken_for_a_poor_one(person: Person) -> None:

@@ -23,6 +23,7 @@ from neuronexus_kernel.errors import ConflictError, InvalidInputError, StoreErro
 from neuronexus_kernel.federation import Recipe
 from neuronexus_kernel.federation import train as train_run
 from neuronexus_kernel.federation.arrays import to_record
+from neuronexus_kernel.federation.checkpoint import Checkpoint
 from neuronexus_kernel.federation.snapshot import pack, unpack
 
 SMALL = Recipe(models.mlp(6, (8,), 3), batch_size=5, local_epochs=2)
@@ -232,6 +233,50 @@ def test_two_runs_do_not_write_to_one_checkpoint(blobs, tmp_path):
                 train(SMALL, blobs(90), checkpoint=tmp_path)
 
     train(SMALL, blobs(90), checkpoint=tmp_path, rounds=2, on_round=meanwhile)
+
+
+def test_who_starts_a_run_is_told_what_is_trained_already(blobs, tmp_path):
+    told = []
+    options = {"checkpoint": tmp_path, "on_start": told.append}
+    train(SMALL, blobs(90), on_round=stop_after(2), **options)
+    train(SMALL, blobs(90), **options)
+    assert [[report.round for report in reports] for reports in told] == [[], [0, 1, 2]]
+
+
+def test_what_is_raised_at_the_start_leaves_no_run_behind(blobs, tmp_path):
+    def refuse(reports):
+        raise ConflictError("not today")
+
+    with pytest.raises(ConflictError, match="not today"):
+        train(SMALL, blobs(90), checkpoint=tmp_path, on_start=refuse)
+    other = SMALL.with_changes(learning_rate=0.2)
+    assert bits(train(other, blobs(90), checkpoint=tmp_path)) == bits(train(other, blobs(90)))
+
+
+def test_another_run_is_refused_before_anybody_is_told(blobs, tmp_path):
+    train(SMALL, blobs(90), checkpoint=tmp_path, rounds=1)
+    with pytest.raises(InvalidInputError, match="another run"):
+        train(
+            SMALL,
+            blobs(90),
+            checkpoint=tmp_path,
+            seed=1,
+            on_start=lambda reports: pytest.fail("it started"),
+        )
+
+
+def test_an_open_checkpoint_keeps_a_note_and_stays_open(blobs, tmp_path):
+    with Checkpoint(tmp_path / "c") as store:
+        assert store.note is None
+        store.write_note({"run": "first"})
+        store.write_note({"run": "second"})
+        train(SMALL, blobs(90), checkpoint=store, on_round=stop_after(2))
+        with pytest.raises(ConflictError, match="Another run"):
+            train(SMALL, blobs(90), checkpoint=tmp_path / "c")
+    again = train(SMALL, blobs(90), checkpoint=tmp_path / "c")
+    assert bits(again) == bits(train(SMALL, blobs(90)))
+    with Checkpoint(tmp_path / "c") as store:
+        assert store.note == {"run": "second"}
 
 
 def test_a_checkpoint_holds_few_files_and_no_code(blobs, tmp_path):

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 import neuronexus_kernel as nx
-from neuronexus_kernel.errors import DatasetError, EvaluationError, RecipeError
+from neuronexus_kernel.errors import (
+    DatasetError,
+    EvaluationError,
+    InvalidInputError,
+    RecipeError,
+)
 from neuronexus_kernel.federation._flower import (
     Array,
     ArrayRecord,
     Error,
     Grid,
     Message,
+    MetricRecord,
     RecordDict,
     Run,
     TaskIdentity,
@@ -23,24 +29,38 @@ from neuronexus_kernel.federation._flower import (
 from neuronexus_kernel.federation.deployment.conduct import conduct
 from neuronexus_kernel.federation.deployment.node import Node, load_data
 from neuronexus_kernel.federation.deployment.order import (
-    Order,
+    Assignment,
     Seat,
     read_round,
+    read_seats,
     read_updates,
-    read_weights,
+    saved_in,
+    write_seats,
 )
 from neuronexus_kernel.federation.deployment.recipefile import load_recipe, save_recipe
+from neuronexus_kernel.federation.strategies.replies import METRICS
 
 NAMES = ("ada", "bob", "cleo")
 
 
-class FarNodes(Grid):
-    """Flower's grid with nodes that answer through their own `Node`, or do something else."""
+class Killed(BaseException):
+    """The server's process ended here."""
 
-    def __init__(self, nodes: dict[int, Node], silent: frozenset[int] = frozenset()) -> None:
+
+class FarNodes(Grid):
+    """Flower's grid with nodes that answer through their own `Node`, or do something else.
+
+    The server dies in the exchange `last`, when the nodes have answered already.
+    """
+
+    def __init__(
+        self, nodes: dict[int, Node], silent: frozenset[int] = frozenset(), last: int = -1
+    ) -> None:
         self._nodes = nodes
-        self._states = {node: RecordDict() for node in nodes}
+        self.states = {node: RecordDict() for node in nodes}
         self._silent = silent
+        self._exchanges = 0
+        self.last = last
         self._run = Run.create_empty(77)
         self._replies: dict[str, Message] = {}
         self.sources: set[tuple[int, int]] = set()
@@ -60,17 +80,21 @@ class FarNodes(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         names = []
+        self._exchanges += 1
         for message in messages:
             self.sources.add((message.metadata.run_id, message.metadata.src_node_id))
             name = f"message-{message.metadata.dst_node_id}-{len(self._replies)}"
             message.metadata.__dict__["_message_id"] = name
             node = message.metadata.dst_node_id
             if node not in self._silent:
-                self._replies[name] = self._nodes[node].answer(message, self._states[node])
+                self._replies[name] = self._nodes[node].answer(message, self.states[node])
             names.append(name)
         return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        if self._exchanges == self.last:
+            self.last = -1
+            raise Killed
         return [self._replies[name] for name in message_ids if name in self._replies]
 
     def send_and_receive(
@@ -89,6 +113,11 @@ def shares() -> list[nx.Dataset]:
     return nx.datasets.digits().partition(nx.partition.iid(3, seed=1))
 
 
+@pytest.fixture(scope="module")
+def few(shares: list[nx.Dataset]) -> list[nx.Dataset]:
+    return [share.subset(np.arange(40)) for share in shares]
+
+
 @pytest.fixture(autouse=True)
 def _identity() -> Iterable[None]:
     """Be the task that a SuperLink has started."""
@@ -98,17 +127,26 @@ def _identity() -> Iterable[None]:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = before
 
 
-def order(recipe: nx.Recipe, **changes: object) -> Order:
+SEATS = tuple(Seat(900 - place, place, name) for place, name in enumerate(NAMES))
+
+
+def assignment(recipe: nx.Recipe, **changes: object) -> Assignment:
     values: dict[str, object] = {
         "rounds": 2,
+        "nodes": 3,
         "seed": 3,
-        "seats": tuple(Seat(900 - place, place, name) for place, name in enumerate(NAMES)),
         "patience": 30.0,
-        "cohort": 3,
         "keep_updates": True,
         **changes,
     }
-    return Order(recipe, recipe.architecture.initial_weights(3), **values)  # type: ignore[arg-type]
+    return Assignment(recipe, recipe.architecture.initial_weights(3), **values)  # type: ignore[arg-type]
+
+
+def order(folder: Path, recipe: nx.Recipe, **changes: object) -> Path:
+    """Write an order, and return its folder."""
+    assignment(recipe, **changes).write(folder / "order")
+    write_seats(folder / "order", SEATS)
+    return folder / "order"
 
 
 def far_nodes(shares: list[nx.Dataset]) -> dict[int, Node]:
@@ -116,23 +154,27 @@ def far_nodes(shares: list[nx.Dataset]) -> dict[int, Node]:
 
 
 def test_an_order_comes_out_as_it_went_in(tmp_path: Path, recipe: nx.Recipe) -> None:
-    given = order(recipe, validation=nx.datasets.digits(), update_bound=5.0)
+    given = assignment(recipe, validation=nx.datasets.digits(), update_bound=5.0, cohort=2)
     given.write(tmp_path / "order")
-    read = Order.read(tmp_path / "order")
-    for name in ("recipe", "rounds", "seed", "seats", "patience", "cohort", "update_bound"):
+    read = Assignment.read(tmp_path / "order")
+    for name in ("id", "recipe", "rounds", "nodes", "seed", "cohort", "patience", "update_bound"):
         assert getattr(read, name) == getattr(given, name)
     assert read.validation is not None
     assert read.validation.cid == nx.datasets.digits().cid
+    write_seats(tmp_path / "order", SEATS)
+    assert read_seats(tmp_path / "order") == SEATS
     with pytest.raises(EvaluationError, match="cannot be read"):
-        Order.read(tmp_path)
+        Assignment.read(tmp_path)
+    with pytest.raises(EvaluationError, match="cannot be read"):
+        read_seats(tmp_path)
 
 
 def test_nodes_elsewhere_give_what_nodes_here_give(
     tmp_path: Path, recipe: nx.Recipe, shares: list[nx.Dataset]
 ) -> None:
-    order(recipe, cohort=2).write(tmp_path / "order")
+    folder = order(tmp_path, recipe, cohort=2)
     grid = FarNodes(far_nodes(shares))
-    conduct(tmp_path / "order", grid)
+    conduct(folder, grid)
     local = nx.federation.train(
         recipe,
         dict(zip(NAMES, shares, strict=True)),
@@ -142,14 +184,15 @@ def test_nodes_elsewhere_give_what_nodes_here_give(
         executor="sequential",
         progress=False,
     )
-    weights = read_weights(tmp_path / "order", 2)
-    for name, values in weights.items():
+    saved = saved_in(folder)
+    assert saved is not None
+    for name, values in saved.weights.items():
         np.testing.assert_array_equal(values, np.asarray(local.weights[name]))
     for number in (1, 2):
-        report = read_round(tmp_path / "order", number)
+        report = read_round(folder, number)
         assert report is not None
         assert report.clients == local.reports[number].clients
-        updates = read_updates(tmp_path / "order", number)
+        updates = read_updates(folder, number)
         assert updates is not None
         assert nx.federation.RoundUpdates.decode(updates).players == report.clients
     assert grid.sources == {(77, 1)}, "messages are those of the task that Flower started"
@@ -159,9 +202,9 @@ def test_nodes_elsewhere_give_what_nodes_here_give(
 def test_a_node_that_never_answers_is_waited_for_no_longer_than_said(
     tmp_path: Path, recipe: nx.Recipe, shares: list[nx.Dataset]
 ) -> None:
-    order(recipe, rounds=1, patience=0.5).write(tmp_path / "order")
-    conduct(tmp_path / "order", FarNodes(far_nodes(shares), silent=frozenset({899})))
-    report = read_round(tmp_path / "order", 1)
+    folder = order(tmp_path, recipe, rounds=1, patience=0.5)
+    conduct(folder, FarNodes(far_nodes(shares), silent=frozenset({899})))
+    report = read_round(folder, 1)
     assert report is not None
     assert report.clients == ("ada", "cleo")
     assert "did not answer within 0.5 seconds" in report.failures["bob"]
@@ -182,9 +225,9 @@ def test_an_update_that_goes_too_far_is_left_out(
 
     nodes = far_nodes(shares)
     nodes[900] = Runaway(shares[0], executor="sequential")
-    order(recipe, rounds=1, update_bound=100.0).write(tmp_path / "order")
-    conduct(tmp_path / "order", FarNodes(nodes))
-    report = read_round(tmp_path / "order", 1)
+    folder = order(tmp_path, recipe, rounds=1, update_bound=100.0)
+    conduct(folder, FarNodes(nodes))
+    report = read_round(folder, 1)
     assert report is not None
     assert report.clients == ("bob", "cleo")
     assert "away from the one that was sent" in report.failures["ada"]
@@ -204,6 +247,133 @@ def test_a_node_refuses_weights_that_are_not_finite_and_other_partitions(
     assert "partition" in told(other.answer(message, RecordDict()))
 
 
+# -- interrupted ------------------------------------------------------------------------------
+
+STRATEGIES = ["FedAdam", "SCAFFOLD", "FedPer", "Ditto", "FedBuff"]
+
+
+def interrupted(folder: Path, nodes: dict[int, Node], *, after: int) -> FarNodes:
+    """Conduct an order until its server dies in the exchange after so many; return the nodes."""
+    grid = FarNodes(nodes, last=after + 1)
+    with pytest.raises(Killed):
+        conduct(folder, grid)
+    return grid
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_order_whose_server_died_goes_on_and_ends_as_one_that_lived(
+    tmp_path: Path, recipe: nx.Recipe, few: list[nx.Dataset], strategy: str
+) -> None:
+    chosen = recipe.with_changes(strategy=strategy)
+    options = {"rounds": 4, "cohort": 2, "keep_updates": strategy != "FedBuff"}
+    lived = order(tmp_path / "lived", chosen, **options)
+    conduct(lived, FarNodes(far_nodes(few)))
+    died = order(tmp_path / "died", chosen, **options)
+    grid = interrupted(died, far_nodes(few), after=2)
+    grid.last = 4  # and once more
+    with pytest.raises(Killed):
+        conduct(died, grid)
+    conduct(died, grid)
+    whole, joined = saved_in(lived), saved_in(died)
+    assert whole is not None
+    assert joined is not None
+    for name, values in whole.weights.items():
+        np.testing.assert_array_equal(joined.weights[name], values)
+    for one, other in zip(whole.reports, joined.reports, strict=True):
+        assert (one.round, one.clients, one.failures) == (other.round, other.clients, {})
+        assert read_updates(lived, one.round) == read_updates(died, one.round)
+
+
+def test_an_order_whose_rounds_are_all_saved_asks_nobody(
+    tmp_path: Path, recipe: nx.Recipe, few: list[nx.Dataset]
+) -> None:
+    folder = order(tmp_path, recipe, rounds=1)
+    conduct(folder, FarNodes(far_nodes(few)))
+    conduct(folder, FarNodes({}))
+
+
+def test_others_cannot_take_the_seats_of_those_who_began(
+    tmp_path: Path, recipe: nx.Recipe, few: list[nx.Dataset]
+) -> None:
+    folder = order(tmp_path, recipe)
+    grid = interrupted(folder, far_nodes(few), after=1)
+    write_seats(folder, (*SEATS[:2], Seat(898, 2, "dora")))
+    with pytest.raises(InvalidInputError, match="dora"):
+        conduct(folder, grid)
+
+
+@pytest.mark.parametrize(("strategy", "needed"), [("SCAFFOLD", True), ("FedAvgM", False)])
+def test_a_run_does_not_go_on_without_what_its_strategy_had_the_nodes_keep(
+    tmp_path: Path, recipe: nx.Recipe, few: list[nx.Dataset], strategy: str, needed: bool
+) -> None:
+    folder = order(tmp_path, recipe.with_changes(strategy=strategy))
+    grid = interrupted(folder, far_nodes(few), after=1)
+    kept, grid.states[899] = grid.states[899], RecordDict()
+    if needed:
+        with pytest.raises(EvaluationError, match="bob: This node does not have what it kept"):
+            conduct(folder, grid)
+        assert read_round(folder, 2) is None
+    grid.states[899] = kept
+    conduct(folder, grid)
+    assert read_round(folder, 2).clients == NAMES
+
+
+def test_a_node_that_forgets_in_mid_run_costs_its_updates_and_not_the_run(
+    tmp_path: Path, recipe: nx.Recipe, few: list[nx.Dataset]
+) -> None:
+    class Forgetful(Node):
+        def answer(self, message: Message, state: RecordDict) -> Message:
+            state.clear()
+            return super().answer(message, state)
+
+    nodes = {**far_nodes(few), 899: Forgetful(few[1], executor="sequential")}
+    folder = order(tmp_path, recipe.with_changes(strategy="FedPer"))
+    conduct(folder, FarNodes(nodes))
+    assert read_round(folder, 1).clients == NAMES
+    assert read_round(folder, 2).clients == ("ada", "cleo")
+    assert "after round 1" in read_round(folder, 2).failures["bob"]
+
+
+# -- what nodes say of themselves -------------------------------------------------------------
+
+
+class Boastful(Node):
+    """Says in each round what it was told to say."""
+
+    def __init__(self, dataset: nx.Dataset, name: str, values: list[float]) -> None:
+        super().__init__(dataset, executor="sequential")
+        self._name, self._values = name, values
+
+    def answer(self, message: Message, state: RecordDict) -> Message:
+        reply = super().answer(message, state)
+        said = dict(reply.content.metric_records[METRICS])
+        reply.content[METRICS] = MetricRecord({**said, self._name: self._values.pop(0)})
+        return reply
+
+
+def test_a_lab_cannot_change_how_many_examples_it_has(
+    tmp_path: Path, recipe: nx.Recipe, few: list[nx.Dataset]
+) -> None:
+    nodes = far_nodes(few)
+    nodes[899] = Boastful(few[1], "num-examples", [500, 500, 9000, 9000, 500])
+    folder = order(tmp_path, recipe, rounds=4)
+    conduct(folder, interrupted(folder, nodes, after=2))
+    assert read_round(folder, 2).clients == NAMES
+    report = read_round(folder, 3)
+    assert report.clients == ("ada", "cleo")
+    assert "9000 examples, but bob had 500 before" in report.failures["bob"]
+    assert read_round(folder, 4).clients == NAMES
+
+
+def test_a_lab_stands_for_itself_only(
+    tmp_path: Path, recipe: nx.Recipe, few: list[nx.Dataset]
+) -> None:
+    nodes = {**far_nodes(few), 899: Boastful(few[1], "clients", [40])}
+    folder = order(tmp_path, recipe, rounds=1)
+    conduct(folder, FarNodes(nodes))
+    assert "stands for 40 clients" in read_round(folder, 1).failures["bob"]
+
+
 def told(reply: Message) -> str:
     assert isinstance(reply.error, Error)
     return str(reply.error.reason)
@@ -220,8 +390,7 @@ def first_message(recipe: nx.Recipe, shares: list[nx.Dataset], folder: Path) -> 
 
     nodes = far_nodes(shares)
     nodes[900] = Curious(shares[0], executor="sequential")
-    order(recipe, rounds=1).write(folder / "order")
-    conduct(folder / "order", FarNodes(nodes))
+    conduct(order(folder, recipe, rounds=1), FarNodes(nodes))
     return seen[0]
 
 

@@ -17,6 +17,7 @@ from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.federation.deployment.tls import (
     Certificates,
     check_public_key,
+    ensure_certificates,
     load_node_key,
     make_certificates,
     make_node_key,
@@ -103,3 +104,16 @@ def test_only_public_keys_of_the_usual_curves_are_taken() -> None:
     for given in (b"", b"-----BEGIN PUBLIC KEY-----", other, odd):
         with pytest.raises(InvalidInputError, match="P-256"):
             check_public_key(given)
+
+
+def test_the_certificates_in_a_folder_are_kept_while_they_fit(tmp_path: Path) -> None:
+    first = ensure_certificates(tmp_path, ["hub.example"]).authority.read_bytes()
+    assert ensure_certificates(tmp_path, ["hub.example"]).authority.read_bytes() == first
+    other = ensure_certificates(tmp_path, ["hub.example", "other.example"]).authority.read_bytes()
+    assert other != first
+    (tmp_path / "else").mkdir()
+    stranger = make_certificates(tmp_path / "else", ["hub.example"])
+    (tmp_path / "server.key").write_bytes(stranger.key.read_bytes())
+    again = ensure_certificates(tmp_path, ["hub.example"])
+    assert again.authority.read_bytes() != other, "the key was not the certificate's"
+    assert shake_hands(again, again.authority, "localhost") is None

@@ -57,6 +57,7 @@ def test_a_project_is_made_trained_and_improved_whatever_its_kind(bench, case):
     reports = run.record.history
     assert reports[-1].loss < reports[0].loss
     assert reports[-1].accuracy > reports[0].accuracy
+    assert list(run.history.columns) == ["round", "loss", task.metric, "seconds", "clients"]
     assert task.metric in project.runs().columns
     assert task.metric in project.versions().columns
 
@@ -95,6 +96,33 @@ def test_participants_share_what_their_quantities_earned(bench):
     assert set(contribution.shares["account"]) == {"ada", "grace"}
     grace.contribution(contribution.id).confirm()
     assert ada.tokens.balance() + grace.tokens.balance() == contribution.reward
+
+
+def test_participants_of_a_run_that_went_on_are_valued_by_all_its_rounds(bench, tmp_path):
+    task, recipe = (make() for make in CASES["quantities"])
+    ada, _ = bench.person("ada"), bench.person("grace")
+    project = ada.create_project("p", task=task, recipe=recipe)
+    halves = task.private.partition(nx.partition.iid(2))
+    options = {
+        "rounds": 3,
+        "participants": {"ada": halves[0], "grace": halves[1]},
+        "recipe": recipe.with_changes(learning_rate=0.05),
+        "progress": False,
+    }
+
+    def fail(report):
+        if report.round == 2:
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        project.train(checkpoint=tmp_path / "c", on_round=fail, **options)
+    run = project.train(checkpoint=tmp_path / "c", **options)
+    assert len(run.result.updates) == 3
+    contribution = project.submit(nx.ComputeContribution(run))
+    bench.evaluate()
+    assert contribution.state == "rewarded"
+    assert set(contribution.shares["account"]) == {"ada", "grace"}
+    assert contribution.shares["fraction"].sum() == pytest.approx(1)
 
 
 def test_what_does_not_fit_a_project_of_quantities_is_refused(bench):

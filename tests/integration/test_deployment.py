@@ -22,8 +22,9 @@ import pytest
 import neuronexus_kernel as nx
 from neuronexus_kernel.errors import ConflictError, HubUnavailableError
 from neuronexus_kernel.federation.deployment import child, fab
+from neuronexus_kernel.federation.deployment.order import Assignment
 from neuronexus_kernel.federation.deployment.recipefile import save_recipe
-from neuronexus_kernel.federation.deployment.serving import Assignment, Serving
+from neuronexus_kernel.federation.deployment.serving import Serving, prepare
 from neuronexus_kernel.federation.deployment.submit import Control
 from neuronexus_kernel.federation.deployment.superlink import SuperLink
 from neuronexus_kernel.federation.deployment.supernode import SuperNode
@@ -87,6 +88,11 @@ def assignment(recipe: nx.Recipe, **changes: object) -> Assignment:
     return Assignment(recipe=recipe, weights=start, **values)  # type: ignore[arg-type]
 
 
+def serve(folder: Path, given: Assignment, witness: Witness) -> Serving:
+    prepare(folder, given)
+    return Serving(folder, witness)
+
+
 def node(folder: Path, serving: Serving | SuperLink, data: nx.Dataset, name: str) -> SuperNode:
     return SuperNode(
         folder / f"node-{name}",
@@ -129,7 +135,7 @@ def test_three_nodes_reach_the_weights_of_one_process(
     tmp_path: Path, recipe: nx.Recipe, shares: list[nx.Dataset], ended: Ended
 ) -> None:
     witness = Witness()
-    serving = Serving(tmp_path / "serve", assignment(recipe, keep_updates=True), witness)
+    serving = serve(tmp_path / "serve", assignment(recipe, keep_updates=True), witness)
     ended(serving)
     nodes = []
     # Who comes first does not matter: partition ids follow the names.
@@ -170,7 +176,7 @@ def test_strategies_that_need_their_clients_help_give_the_same_weights(
 ) -> None:
     chosen = recipe.with_changes(strategy=strategy)
     witness = Witness()
-    serving = Serving(tmp_path / "serve", assignment(chosen, keep_updates=True), witness)
+    serving = serve(tmp_path / "serve", assignment(chosen, keep_updates=True), witness)
     ended(serving)
     for name, share in zip(NAMES, shares, strict=True):
         serving.admit(make_node_key(tmp_path / f"{name}.key"), name)
@@ -192,7 +198,8 @@ def test_flowers_own_supernode_runs_the_same_app(
     tmp_path: Path, recipe: nx.Recipe, shares: list[nx.Dataset], ended: Ended
 ) -> None:
     witness = Witness()
-    serving = Serving(tmp_path / "serve", assignment(recipe, nodes=1, rounds=2), witness)
+    recipe = recipe.with_changes(strategy="SCAFFOLD")  # what it keeps is in Flower's hands
+    serving = serve(tmp_path / "serve", assignment(recipe, nodes=1, rounds=3), witness)
     ended(serving)
     serving.admit(make_node_key(tmp_path / "ada.key"), "ada")
     (tmp_path / "ada.dataset").write_bytes(shares[0].encode())
@@ -216,7 +223,7 @@ def test_flowers_own_supernode_runs_the_same_app(
         os.killpg(stock.pid, signal.SIGKILL)
         stock.wait()
     local = nx.federation.train(
-        recipe, {"ada": shares[0]}, rounds=2, seed=7, executor="sequential", progress=False
+        recipe, {"ada": shares[0]}, rounds=3, seed=7, executor="sequential", progress=False
     )
     assert far(witness.weights, dict(local.weights)) <= 1e-6
 
@@ -377,7 +384,7 @@ def test_a_node_that_sends_what_does_not_fit_is_dropped_and_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     witness = Witness()
-    serving = Serving(tmp_path / "serve", assignment(recipe, rounds=2), witness)
+    serving = serve(tmp_path / "serve", assignment(recipe, rounds=2), witness)
     ended(serving)
     for name, share in zip(NAMES, shares, strict=True):
         serving.admit(make_node_key(tmp_path / f"{name}.key"), name)
@@ -415,7 +422,7 @@ def test_a_node_killed_in_mid_round_costs_its_update_and_not_the_run(
 ) -> None:
     slow = nx.Recipe(nx.models.mlp(64, (64,), 10), local_epochs=40)
     witness = Witness()
-    serving = Serving(tmp_path / "serve", assignment(slow, rounds=2), witness)
+    serving = serve(tmp_path / "serve", assignment(slow, rounds=2), witness)
     ended(serving)
     nodes = {}
     for name, share in zip(NAMES, shares, strict=True):
@@ -437,7 +444,7 @@ def test_a_node_that_comes_back_takes_part_again(
 ) -> None:
     slow = nx.Recipe(nx.models.mlp(64, (64,), 10), local_epochs=20)
     witness = Witness()
-    serving = Serving(tmp_path / "serve", assignment(slow, rounds=25), witness)
+    serving = serve(tmp_path / "serve", assignment(slow, rounds=25), witness)
     ended(serving)
     nodes = {}
     for name, share in zip(NAMES, shares, strict=True):
@@ -454,17 +461,117 @@ def test_a_node_that_comes_back_takes_part_again(
     assert witness.reports[-1].clients == NAMES, witness.reports
 
 
+# -- interrupted ------------------------------------------------------------------------------
+
+
+def started_by(serving: Serving, program: str) -> int:
+    """Return the process of a program that a SuperLink has started."""
+    (found,) = [
+        process
+        for process in members_of(serving.pid)
+        if any(Path(word).name == program for word in psutil.Process(process).cmdline())
+    ]
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["FedAdam", "SCAFFOLD", "FedPer"])
+def test_a_killed_superlink_is_resumed_and_ends_with_the_weights_of_one_that_lived(
+    tmp_path: Path, recipe: nx.Recipe, shares: list[nx.Dataset], ended: Ended, strategy: str
+) -> None:
+    chosen = recipe.with_changes(strategy=strategy)
+    witness = Witness()
+    serving = serve(tmp_path / "serve", assignment(chosen, rounds=8, keep_updates=True), witness)
+    ended(serving)
+    nodes = {}
+    for name, share in zip(NAMES, shares, strict=True):
+        serving.admit(make_node_key(tmp_path / f"{name}.key"), name)
+        nodes[name] = node(tmp_path, serving, share, name)
+        ended(nodes[name])
+    wait_for(lambda: serving.round >= 3, 120)
+    os.kill(serving.pid, signal.SIGKILL)
+    assert serving.wait(60) == "failed"
+    assert "does not answer" in serving.problem
+    assert members_of(serving.pid) == []
+    assert witness.weights is not None, "the last full round is not lost"
+    os.kill(nodes["bob"].pid, signal.SIGKILL)
+    wait_for(lambda: nodes["ada"].state == nodes["cleo"].state == "connecting")
+
+    after = Witness()
+    resumed = Serving(tmp_path / "serve", after)
+    ended(resumed)
+    assert (resumed.address, resumed.authority) == (serving.address, serving.authority)
+    for name in NAMES:
+        resumed.admit(make_node_key(tmp_path / f"{name}.key"), name)
+    nodes["bob"] = node(tmp_path, resumed, shares[1], "bob")
+    ended(nodes["bob"])
+    assert resumed.wait(200) == "finished", resumed.log.read_text()
+    assert [nodes[name].wait(20) for name in NAMES] == ["ended"] * 3
+    assert [report.round for report in after.reports] == list(range(9)), "told from the first on"
+    assert all(report.clients == NAMES for report in after.reports[1:])
+    local = nx.federation.train(
+        chosen,
+        dict(zip(NAMES, shares, strict=True)),
+        rounds=8,
+        seed=7,
+        executor="sequential",
+        keep_updates=True,
+        progress=False,
+    )
+    assert far(after.weights, dict(local.weights)) <= 1e-6
+    assert len(after.updates) == len(local.updates)
+
+
+@pytest.mark.long
+def test_a_killed_server_app_is_found_out_and_resumed(
+    tmp_path: Path, recipe: nx.Recipe, shares: list[nx.Dataset], ended: Ended
+) -> None:
+    witness, after = Witness(), Witness()
+    serving = serve(tmp_path / "serve", assignment(recipe, nodes=1, rounds=8), witness)
+    ended(serving)
+    key = make_node_key(tmp_path / "ada.key")
+    serving.admit(key, "ada")
+    lab = node(tmp_path, serving, shares[0], "ada")
+    ended(lab)
+    wait_for(lambda: serving.round >= 2, 120)
+    os.kill(started_by(serving, "flwr-serverapp"), signal.SIGKILL)
+    assert serving.wait(120) == "failed"
+    assert "heartbeat" in serving.problem
+    assert lab.wait(20) == "ended", "its SuperLink could still send it home"
+    resumed = Serving(tmp_path / "serve", after)
+    ended(resumed)
+    resumed.admit(key, "ada")
+    ended(node(tmp_path, resumed, shares[0], "ada"))
+    assert resumed.wait(150) == "finished", resumed.log.read_text()
+    local = nx.federation.train(
+        recipe, {"ada": shares[0]}, rounds=8, seed=7, executor="sequential", progress=False
+    )
+    assert far(after.weights, dict(local.weights)) <= 1e-6
+
+
+def test_a_superlink_that_can_start_nothing_any_more_ends(
+    tmp_path: Path, recipe: nx.Recipe, ended: Ended
+) -> None:
+    witness = Witness()
+    serving = serve(tmp_path / "serve", assignment(recipe), witness)
+    ended(serving)
+    os.kill(started_by(serving, "flower-superexec"), signal.SIGKILL)
+    assert serving.wait(30) == "failed"
+    assert (witness.state, witness.weights) == ("failed", None)
+    assert members_of(serving.pid) == []
+
+
 # -- the command line -------------------------------------------------------------------------
 
 
-def serve_alone(folder: Path, recipe: nx.Recipe) -> subprocess.Popen[str]:
-    """Start ``neuronexus federation serve`` for one node that will not come."""
+def serve_alone(folder: Path, recipe: nx.Recipe, *options: str) -> subprocess.Popen[str]:
+    """Start ``neuronexus federation serve`` for one node."""
     save_recipe(recipe, folder / "recipe.json")
     (folder / "ada.pem").write_bytes(make_node_key(folder / "ada.key"))
     command = [sys.executable, "-m", "neuronexus_kernel.cli", "federation", "serve"]
     command += ["--recipe", str(folder / "recipe.json"), "--rounds", "2", "--nodes", "1"]
     command += ["--address", "127.0.0.1:0", "--node", f"ada={folder / 'ada.pem'}"]
-    command += ["--folder", str(folder / "served")]
+    command += ["--folder", str(folder / "served"), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     told = process.stdout.readline() + process.stdout.readline()
@@ -489,10 +596,10 @@ def test_an_interrupted_serve_leaves_no_processes(
 
 
 @pytest.mark.long
-def test_two_terminals_train_without_a_hub(
+def test_two_terminals_train_without_a_hub_though_one_is_killed(
     tmp_path: Path, recipe: nx.Recipe, shares: list[nx.Dataset]
 ) -> None:
-    server = serve_alone(tmp_path, recipe)
+    server = serve_alone(tmp_path, recipe, "--rounds", "8")
     np.savez(tmp_path / "lab.npz", inputs=shares[0].inputs, labels=shares[0].labels)
     link = next(
         connection.laddr.port
@@ -504,16 +611,24 @@ def test_two_terminals_train_without_a_hub(
     command += ["--data", str(tmp_path / "lab.npz"), "--superlink", f"127.0.0.1:{link}"]
     command += ["--authority", str(tmp_path / "served" / "ca.pem")]
     command += ["--key", str(tmp_path / "ada.key"), "--executor", "sequential"]
-    joined = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert joined.returncode == 0, joined.stdout + joined.stderr
-    assert "It is ended." in joined.stdout
+    joined = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert server.stdout is not None
+    while not server.stdout.readline().startswith("Round 2:"):
+        assert server.poll() is None
+    server.kill()
+    server.communicate()
+    server = serve_alone(tmp_path, recipe, "--resume")
+    said, _ = joined.communicate(timeout=200)
+    assert joined.returncode == 0, said
+    assert "It is ended." in said
     told, _ = server.communicate(timeout=60)
     assert server.returncode == 0
-    assert "Round 2:" in told
+    assert "Round 8:" in told
+    assert not (tmp_path / "served" / "run").exists(), "nothing is left but what was made"
     from neuronexus_kernel.models.weights import deserialize
 
     weights = deserialize((tmp_path / "served" / "weights.safetensors").read_bytes())
     local = nx.federation.train(
-        recipe, {"ada": shares[0]}, rounds=2, executor="sequential", progress=False
+        recipe, {"ada": shares[0]}, rounds=8, executor="sequential", progress=False
     )
     assert far(weights, dict(local.weights)) <= 1e-6

@@ -29,6 +29,7 @@ def test_every_method_of_the_interface_has_a_route_or_a_handler_of_its_own():
         "address",
         "put",
         "get",
+        "blocks",
         "follow",
         "close",
     }

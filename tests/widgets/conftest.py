@@ -250,7 +250,7 @@ def _project(event: Event, log: list[Event]) -> Project:
         owner=str(event.data["owner"]),
         input_shape=(64,),
         classes=10,
-        metric="accuracy",
+        metric=str(event.data.get("metric", "accuracy")),
         public="c",
         validation="c",
         recipe="r",
@@ -279,6 +279,10 @@ def _runs(log: list[Event]) -> dict[str, Run]:
                 plan={},
                 version=None,
                 created=event.time,
+            )
+        elif event.kind == "run.resumed":
+            runs[event.subject] = replace(
+                runs[event.subject], state="running", rounds=int(str(data["rounds"]))
             )
         elif event.kind == "run.round":
             report = Round(
@@ -349,6 +353,15 @@ def hub() -> Iterator[ScriptedHub]:
 
 
 @pytest.fixture
+def quantities_hub() -> Iterator[ScriptedHub]:
+    """A hub with the same history, whose project foretells quantities and measures R²."""
+    hub = ScriptedHub()
+    tell_a_story(hub, metric="r2")
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
 def empty_hub() -> Iterator[ScriptedHub]:
     """A hub where nothing has happened, looked at by a guest."""
     hub = ScriptedHub(name=None)
@@ -356,11 +369,11 @@ def empty_hub() -> Iterator[ScriptedHub]:
     hub.close()
 
 
-def tell_a_story(hub: ScriptedHub) -> None:
+def tell_a_story(hub: ScriptedHub, metric: str = "accuracy") -> None:
     """Play a short story: people, a project, a run, a better head, a reward and a refusal."""
     for name in ("ada", "grace", "alan"):
         hub.tell("account.registered", name, None)
-    hub.tell("project.created", "p1", "p1", name="digits", owner="ada")
+    hub.tell("project.created", "p1", "p1", name="digits", owner="ada", metric=metric)
     hub.tell("version.created", "v0", number=0, author="ada", accuracy=None)
     hub.tell(
         "run.started",

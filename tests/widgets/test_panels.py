@@ -78,7 +78,7 @@ def evil_hub(scripted):
     """A hub in which every text that people can choose, and some they cannot, is an attack."""
     hub = scripted(name=EVIL)
     hub.tell("account.registered", EVIL, None)
-    hub.tell("project.created", "p1", "p1", name=EVIL, owner=EVIL)
+    hub.tell("project.created", "p1", "p1", name=EVIL, owner=EVIL, metric=EVIL)
     hub.tell("version.created", "v0", number=0, author=EVIL, accuracy=0.5)
     hub.tell("head.changed", "v0", number=0, accuracy=0.5)
     hub.tell(
@@ -131,6 +131,50 @@ def test_the_figures_tell_the_state(hub):
     assert (told["members"].value, told["members"].unit) == ("3", "of 3")
     assert (told["contributions"].value, told["contributions"].hint) == ("2", "1 rewarded")
     assert told["minted"].value == "612"
+
+
+def test_a_project_that_measures_something_else_is_shown_in_its_terms(quantities_hub):
+    dashboard = Dashboard(quantities_hub, follow=False)
+    pieces = [piece for piece in markup_of(dashboard.widget) if "<style>" not in piece]
+    text = "".join(inspect("".join(pieces)).text)
+    for words in (
+        "R² per round",
+        "R² 0.800",
+        "R² per version",
+        "Held-out R²",
+        "0.780",
+        "+0.6125 R²",
+        "Round 3 reached R² 0.800",
+        "is worth +0.6125 R²",
+    ):
+        assert words in text
+    assert "ccuracy" not in text
+    assert "%" not in text
+    assert " pp" not in text
+    assert "data, in R²" in dashboard.contributions.table.value
+    assert dashboard.training.chart.up.tick_format == "~g"
+    assert dashboard.versions.chart.up.tick_format == "~g"
+
+
+def test_what_a_better_head_gained_is_told_in_terms_of_the_metric(quantities_hub):
+    quantities_hub.tell("version.created", "v2", number=2, author="ada", accuracy=0.85)
+    quantities_hub.tell("head.changed", "v2", number=2, accuracy=0.83)
+    told = figures(load(quantities_hub), NOW)["accuracy"]
+    assert (told.label, told.value) == ("Held-out R²", "0.830")
+    assert told.hint == "+0.050 since v1"
+
+
+def test_each_project_is_shown_in_terms_of_its_own_metric(hub):
+    hub.tell("project.created", "p2", "p2", name="prices", owner="alan", metric="r2")
+    hub.tell("head.changed", "w1", "p2", number=4, accuracy=0.25)
+    dashboard = Dashboard(hub, "digits", follow=False)
+    assert "Accuracy per round" in dashboard.training.facts.value
+    told = dashboard.activity.list.value
+    assert "Version 4 is the new head: R² 0.250 held out" in told
+    assert "Version 1 is the new head: 78.0% held out" in told
+    dashboard.header.widget.children[1].value = "p2"
+    assert "R² per round" in dashboard.training.facts.value
+    assert "Held-out R²" in dashboard.figures.tiles["accuracy"].widget.value
 
 
 def test_a_figure_glows_only_for_a_moment_after_it_changed(hub):

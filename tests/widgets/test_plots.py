@@ -68,6 +68,21 @@ def test_the_axis_of_accuracy_never_goes_beyond_all():
     assert (chart.y.min, chart.y.max) == (0.2, 1.0)
 
 
+@pytest.mark.parametrize("chart", [RoundChart(), VersionChart()])
+def test_marks_are_percentages_of_accuracy_and_plain_numbers_of_other_metrics(chart):
+    chart.update(([1, 2], [-0.5, 0.25]), metric="r2")
+    assert chart.up.tick_format == "~g"
+    assert chart.y.min <= -0.5
+    chart.update(([1, 2], [0.5, 0.75]))
+    assert chart.up.tick_format == ".0%"
+
+
+def test_marks_that_lie_close_together_read_differently():
+    chart = RoundChart()
+    chart.update(([1, 2], [0.981, 0.985]))
+    assert chart.up.tick_format == ".1%"
+
+
 def test_a_single_version_is_drawn():
     chart = VersionChart()
     chart.update(([3], [0.9]), heads=([3], [0.88]))

@@ -18,7 +18,19 @@ from neuronexus_kernel.ledger.amounts import UNITS
 PEOPLE = ("ada", "grace", "alan")
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(("register", "run", "round", "finish", "submit", "decide", "head")),
+        st.sampled_from(
+            (
+                "register",
+                "run",
+                "round",
+                "finish",
+                "interrupt",
+                "resume",
+                "submit",
+                "decide",
+                "head",
+            )
+        ),
         st.integers(0, 5),
         st.sampled_from(PEOPLE),
     ),
@@ -32,6 +44,8 @@ class Teller:
     def __init__(self, hub) -> None:
         self.hub = hub
         self.runs: list[str] = []
+        self.interrupted: list[str] = []
+        self.people: dict[str, dict[str, JSON]] = {}
         self.open: dict[str, dict[str, JSON]] = {}
         self.rounds = self.contributions = self.entries = self.versions = 0
         for name in PEOPLE:
@@ -49,13 +63,12 @@ class Teller:
     def run(self, number: int, who: str) -> None:
         name = f"r{len(self.hub.log)}"
         self.runs.append(name)
-        people = list(PEOPLE[: number % 3])
+        self.people[name] = {"author": who, "participants": list(PEOPLE[: number % 3])}
         self.hub.tell(
             "run.started",
             name,
-            author=who,
+            **self.people[name],
             rounds=5,
-            participants=people,
             clients=6,
             clients_per_round=2,
         )
@@ -82,6 +95,26 @@ class Teller:
                 "version.created", made, number=self.versions, author=who, accuracy=number / 10
             )
             self.hub.tell("run.finished", name, state="finished", version=self.versions)
+
+    def interrupt(self, number: int, who: str) -> None:
+        if self.runs:
+            name = self.runs.pop(number % len(self.runs))
+            self.interrupted.append(name)
+            self.hub.tell("run.finished", name, state="interrupted", version=None)
+
+    def resume(self, number: int, who: str) -> None:
+        killed = number % 2 and self.runs
+        names = self.runs if killed else self.interrupted
+        if names:
+            name = names.pop()
+            self.runs.append(name)
+            self.hub.tell(
+                "run.resumed",
+                name,
+                **self.people[name],
+                rounds=6,
+                was="running" if killed else "interrupted",
+            )
 
     def submit(self, number: int, who: str) -> None:
         self.contributions += 1
@@ -189,14 +222,15 @@ def test_an_unknown_project_is_an_error(hub):
 
 def test_events_of_another_project_change_only_the_sums(hub):
     before = load(hub)
-    hub.tell("project.created", "p2", "p2", name="faces", owner="alan")
+    hub.tell("project.created", "p2", "p2", name="faces", owner="alan", metric="r2")
     hub.tell("version.created", "w1", "p2", number=7, author="alan", accuracy=0.3)
     after = before
     for event in hub.log[before.seq :]:
         after = apply(after, event)
     assert after.totals.versions == before.totals.versions + 1
     assert (after.versions, after.head, after.name) == (before.versions, before.head, "digits")
-    assert [name for _, name in after.projects] == ["digits", "faces"]
+    assert [project.name for project in after.projects] == ["digits", "faces"]
+    assert (after.metric, after.metric_of("p2")) == ("accuracy", "r2")
 
 
 def test_a_member_trains_until_the_last_of_their_runs_ends(hub):
@@ -216,6 +250,18 @@ def test_a_member_trains_until_the_last_of_their_runs_ends(hub):
     assert {m.name for m in state.members if m.training} == {"grace", "alan"}
     state = apply(state, hub.tell("run.finished", "r3", state="interrupted", version=None))
     assert not any(member.training for member in state.members)
+
+
+def test_a_run_that_goes_on_is_active_again_with_its_new_number_of_rounds(hub):
+    told = {"author": "grace", "participants": ["alan"]}
+    hub.tell("run.started", "r2", **told, rounds=1, clients=1, clients_per_round=1)
+    hub.tell("run.finished", "r2", state="interrupted", version=None)
+    state = load(hub)
+    state = apply(state, hub.tell("run.resumed", "r2", **told, rounds=4, was="interrupted"))
+    assert (state.run.state, state.run.rounds, state.totals.active_runs) == ("running", 4, 1)
+    assert {m.name for m in state.members if m.training} == {"grace", "alan"}
+    state = apply(state, hub.tell("run.resumed", "r2", **told, rounds=6, was="running"))
+    assert (state.run.rounds, state.totals.active_runs, state.totals.runs) == (6, 1, 2)
 
 
 def test_a_late_event_does_not_take_a_decided_contribution_back(hub):
@@ -248,10 +294,20 @@ def test_members_keep_their_place_when_the_network_is_read_again(hub):
         {"round": "x", "accuracy": True, "clients": "ada", "loss": None},
         {"amounts": ["ada"], "index": None},
         {"number": "7", "accuracy": {}},
+        {"name": 7, "metric": ["r2"]},
     ],
 )
 @pytest.mark.parametrize(
-    "kind", ["run.round", "run.started", "ledger.entry", "head.changed", "contribution.rewarded"]
+    "kind",
+    [
+        "project.created",
+        "run.round",
+        "run.started",
+        "run.resumed",
+        "ledger.entry",
+        "head.changed",
+        "contribution.rewarded",
+    ],
 )
 def test_malformed_event_data_never_breaks_the_dashboard(hub, kind, data):
     event = Event(seq=999, previous=998, time="?", kind=kind, project="p1", subject="r1", data=data)

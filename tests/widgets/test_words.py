@@ -50,7 +50,54 @@ def test_amounts_are_rounded_towards_zero_and_grouped(units, text):
     ("value", "text"), [(None, "–"), (0.0123, "+1.23 pp"), (-0.0031, "−0.31 pp"), (0.0, "0.00 pp")]
 )
 def test_an_improvement_has_its_sign(value, text):
-    assert words.points(value) == text
+    assert words.improvement(value) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("r2", 0.0123, "+0.0123 R²"),
+        ("r2", -0.0031, "−0.0031 R²"),
+        ("r2", None, "–"),
+        ("perplexity", 0.5, "+0.5000 perplexity"),
+    ],
+)
+def test_an_improvement_of_another_metric_is_a_plain_number(metric, value, text):
+    assert words.improvement(value, metric) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("accuracy", 0.8456, "84.6%"),
+        ("accuracy", None, "–"),
+        ("r2", 0.8456, "0.846"),
+        ("r2", -1.25, "−1.250"),
+        ("r2", -0.0001, "0.000"),
+        ("r2", None, "–"),
+        ("perplexity", 12.5, "12.500"),
+    ],
+)
+def test_a_value_reads_as_its_metric_does(metric, value, text):
+    assert words.measured(value, metric) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"), [("accuracy", "Accuracy"), ("r2", "R²"), ("perplexity", "Perplexity")]
+)
+def test_a_title_begins_with_a_capital(metric, title):
+    assert words.metric_title(metric) == title
+
+
+def test_what_was_measured_is_told_by_the_name_of_the_metric(hub):
+    told = {event.kind: words.tell(event, "r2") for event in hub.log}
+    assert told["run.round"] == "Round 3 reached R² 0.800"
+    assert told["head.changed"] == "Version 1 is the new head: R² 0.780 held out"
+    assert told["contribution.rewarded"].endswith("is worth +0.6125 R²")
+    told = {event.kind: words.tell(event) for event in hub.log}
+    assert told["run.round"] == "Round 3 reached 80.0%"
+    assert told["head.changed"] == "Version 1 is the new head: 78.0% held out"
+    assert told["contribution.rewarded"].endswith("is worth +61.25 pp")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +122,11 @@ def test_nobody_is_said_to_have_trained_the_weights_that_a_project_begins_with(h
     first = next(event for event in hub.log if event.kind == "version.created")
     assert first.data["number"] == 0
     assert words.tell(first) is None
+
+
+def test_a_run_that_goes_on_is_told(hub):
+    event = hub.tell("run.resumed", "r1", author="ada", rounds=9, participants=[], was="running")
+    assert words.tell(event) == "<b>ada</b> went on with a run of 9 rounds"
 
 
 def test_an_entry_of_the_ledger_names_everybody_it_pays():

@@ -24,7 +24,7 @@ _UNITS = ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d"))
 
 
 class RoundChart:
-    """Accuracy over the rounds of a run, with earlier runs faint behind it.
+    """A metric over the rounds of a run, with earlier runs faint behind it.
 
     Parameters
     ----------
@@ -44,25 +44,36 @@ class RoundChart:
         self.widget = _figure([self.past, self.line, self.tip], [self.across, self.up], height)
         self._shown: object = None
 
-    def update(self, curve: Curve, *, rounds: int = 0, past: Sequence[Curve] = ()) -> None:
+    def update(
+        self,
+        curve: Curve,
+        *,
+        rounds: int = 0,
+        past: Sequence[Curve] = (),
+        metric: str = "accuracy",
+    ) -> None:
         """Draw new values.
 
         Parameters
         ----------
         curve
-            Rounds and accuracies, of equal length.
+            Rounds and values of the metric, of equal length.
         rounds
             How many rounds the run will have.
         past
             Curves of earlier runs.
+        metric
+            What is measured: it decides how the marks are written.
         """
-        shown = (_frozen(curve), rounds, tuple(_frozen(old) for old in past))
+        shown = (_frozen(curve), rounds, tuple(_frozen(old) for old in past), metric)
         if shown == self._shown:
             return
         self._shown = shown
         x, y = curve
         seen = [value for _, values in (curve, *past) for value in values]
-        _fit(self.y, self.up, ticks(min(seen, default=0.0), max(seen, default=1.0), most=4))
+        marks = ticks(min(seen, default=0.0), max(seen, default=1.0), most=4)
+        self.up.tick_format = _tick_format(metric, marks)
+        _fit(self.y, self.up, marks)
         end = max([rounds, *x, *(old[-1] for old, _ in past if old)], default=1)
         _fit(self.x, self.across, ticks(0, max(end, 2), most=6, least=1), end=max(end, 2))
         _give(self.line, x, y)
@@ -71,7 +82,7 @@ class RoundChart:
 
 
 class VersionChart:
-    """Accuracy of each model version; those that became the head stand out.
+    """A metric of each model version; those that became the head stand out.
 
     Parameters
     ----------
@@ -89,21 +100,23 @@ class VersionChart:
         self.widget = _figure([self.line, self.all, self.heads], [self.across, self.up], height)
         self._shown: object = None
 
-    def update(self, curve: Curve, *, heads: Curve = ((), ())) -> None:
-        """Draw all versions, and those that became the head with their held-out accuracy.
+    def update(self, curve: Curve, *, heads: Curve = ((), ()), metric: str = "accuracy") -> None:
+        """Draw all versions, and those that became the head with what they reached held out.
 
         Parameters
         ----------
         curve, heads
-            Numbers of versions and accuracies, of equal length.
+            Numbers of versions and values of the metric, of equal length.
+        metric
+            What is measured: it decides how the marks are written.
         """
-        shown = (_frozen(curve), _frozen(heads))
+        shown = (_frozen(curve), _frozen(heads), metric)
         if shown == self._shown:
             return
         self._shown = shown
         numbers, values = [*curve[0], *heads[0]], [*curve[1], *heads[1]]
         marks = ticks(min(values, default=0.0), max(values, default=1.0), most=4, least=0.005)
-        self.up.tick_format = ".0%" if marks[1] - marks[0] >= 0.01 else ".1%"
+        self.up.tick_format = _tick_format(metric, marks)
         _fit(self.y, self.up, marks)
         low = min(numbers, default=0)
         high = max([*numbers, low + 1])
@@ -245,6 +258,13 @@ def _fit(
     axis.tick_values = np.array([mark for mark in marks if mark <= last])
     with scale.hold_sync():
         scale.min, scale.max = marks[0], last
+
+
+def _tick_format(metric: str, marks: Sequence[float]) -> str:
+    """Return how marks of a metric are written, as a format of d3."""
+    if metric != "accuracy":
+        return "~g"
+    return ".0%" if marks[1] - marks[0] >= 0.01 else ".1%"
 
 
 def _give(mark: bq.Mark, x: object, y: object) -> None:

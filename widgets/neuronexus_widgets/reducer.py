@@ -14,6 +14,7 @@ from neuronexus_widgets.state import (
     RUNS_KEPT,
     ContributionView,
     DashboardState,
+    ProjectName,
     RunView,
     TokenEntry,
     VersionPoint,
@@ -66,10 +67,11 @@ def _count(state: DashboardState, event: Event) -> DashboardState:
             t = replace(t, projects=t.projects + 1)
         case "run.started":
             t = replace(t, runs=t.runs + 1, active_runs=t.active_runs + 1)
-            names = {_text(data, "author"), *_names(data, "participants")}
-            members = tuple(
-                replace(m, training=True, online=True) if m.name in names else m for m in members
-            )
+            members = _with_trainers(members, data)
+        case "run.resumed":
+            again = _text(data, "was") != "running"
+            t = replace(t, active_runs=t.active_runs + again)
+            members = _with_trainers(members, data)
         case "run.finished":
             t = replace(t, active_runs=max(0, t.active_runs - 1))
             names = _trainers(state, event.subject)
@@ -89,6 +91,14 @@ def _count(state: DashboardState, event: Event) -> DashboardState:
         case _:
             pass
     return replace(state, totals=t, members=members)
+
+
+def _with_trainers(
+    members: tuple[NetworkNode, ...], data: Mapping[str, JSON]
+) -> tuple[NetworkNode, ...]:
+    """Mark those who train from now on."""
+    names = {_text(data, "author"), *_names(data, "participants")}
+    return tuple(replace(m, training=True, online=True) if m.name in names else m for m in members)
 
 
 def _trainers(state: DashboardState, run: str) -> set[str]:
@@ -125,13 +135,17 @@ def _paid(members: tuple[NetworkNode, ...], amounts: dict[str, int]) -> tuple[Ne
 
 
 def _project_created(state: DashboardState, event: Event) -> DashboardState:
-    if any(known == event.project for known, _ in state.projects):
+    if any(known.id == event.project for known in state.projects):
         return state
-    name = _text(event.data, "name")
-    state = replace(state, projects=(*state.projects, (event.project or event.subject, name)))
+    made = ProjectName(
+        id=event.project or event.subject,
+        name=_text(event.data, "name"),
+        metric=_text(event.data, "metric") or "accuracy",
+    )
+    state = replace(state, projects=(*state.projects, made))
     if state.project:
         return state
-    return replace(state, project=event.project or event.subject, name=name)
+    return replace(state, project=made.id, name=made.name)
 
 
 def _ledger_entry(state: DashboardState, event: Event) -> DashboardState:
@@ -166,6 +180,8 @@ def _run_event(state: DashboardState, event: Event) -> DashboardState:
         )
     elif run is None:
         return state
+    elif event.kind == "run.resumed":
+        run = replace(run, state="running", rounds=_integer(data, "rounds") or run.rounds)
     elif event.kind == "run.round":
         run = replace(run, history=_with_round(run.history, data))
     elif event.kind == "run.finished":

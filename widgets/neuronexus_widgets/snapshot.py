@@ -14,6 +14,7 @@ from neuronexus_widgets.state import (
     RUNS_KEPT,
     ContributionView,
     DashboardState,
+    ProjectName,
     RunView,
     TokenEntry,
     Totals,
@@ -54,7 +55,9 @@ def load(hub: Hub, project: str | None = None) -> DashboardState:
     state = DashboardState(
         seq=network.seq,
         me=me,
-        projects=tuple((item.id, item.name) for item in known),
+        projects=tuple(
+            ProjectName(id=item.id, name=item.name, metric=item.metric) for item in known
+        ),
         feed=tuple(event for event in reversed(lately) if event.seq <= network.seq),
         tokens=_tokens(hub.ledger_lines(account=me) if me else []),
     )

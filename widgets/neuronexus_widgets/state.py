@@ -18,15 +18,24 @@ FEED_KEPT = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectName:
+    """A project as the menu knows it, and what it measures."""
+
+    id: str
+    name: str
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionPoint:
     """A model version as a point of the curve.
 
     Attributes
     ----------
     accuracy
-        On the public validation split, if it was measured.
+        The project's metric on the public validation split, if it was measured.
     held_out
-        On the held-out split, rounded; measured when the version became the head.
+        The same on the held-out split, rounded; measured when the version became the head.
     """
 
     number: int
@@ -101,7 +110,7 @@ class DashboardState:
     me
         Name of the visitor, or None for a guest.
     projects
-        Names of all projects, oldest first, as ``(id, name)``.
+        All projects, oldest first.
     project, name
         Id and name of the project shown; empty while the hub has none.
     head
@@ -120,7 +129,7 @@ class DashboardState:
 
     seq: int = 0
     me: str | None = None
-    projects: tuple[tuple[str, str], ...] = ()
+    projects: tuple[ProjectName, ...] = ()
     project: str = ""
     name: str = ""
     description: str = ""
@@ -132,6 +141,16 @@ class DashboardState:
     members: tuple[NetworkNode, ...] = ()
     totals: Totals = Totals()
     feed: tuple[Event, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """What the project shown measures."""
+        return self.metric_of(self.project)
+
+    def metric_of(self, project: str | None) -> str:
+        """Return what a project measures, by its id; accuracy if it is not known."""
+        known = {item.id: item.metric for item in self.projects}
+        return known.get(project or "", "accuracy")
 
     @property
     def run(self) -> RunView | None:

@@ -38,13 +38,36 @@ def percent(value: float | None) -> str:
     return DASH if value is None else f"{value * 100:.1f}%"
 
 
-def points(value: float | None) -> str:
-    """Return an improvement in percentage points with its sign, or a dash."""
+METRIC_WORDS = {"r2": "R²"}
+
+
+def metric_word(metric: str) -> str:
+    """Return what a metric is called on the page; it is not escaped."""
+    return METRIC_WORDS.get(metric, metric)
+
+
+def metric_title(metric: str) -> str:
+    """Return what a metric is called at the beginning of a title; it is not escaped."""
+    word = metric_word(metric)
+    return word[:1].upper() + word[1:]
+
+
+def measured(value: float | None, metric: str) -> str:
+    """Return a measured value for reading: a percentage of accuracy, else a plain number."""
+    if metric == "accuracy" or value is None:
+        return percent(value)
+    shown = f"{abs(value):.3f}"
+    return f"{MINUS}{shown}" if value < 0 and float(shown) else shown
+
+
+def improvement(value: float | None, metric: str = "accuracy") -> str:
+    """Return an improvement with its sign, or a dash; of accuracy in percentage points."""
     if value is None:
         return DASH
-    shown = f"{abs(value) * 100:.2f}"
+    percentage = metric == "accuracy"
+    shown = f"{abs(value) * 100:.2f}" if percentage else f"{abs(value):.4f}"
     sign = "" if float(shown) == 0 else "+" if value > 0 else MINUS
-    return f"{sign}{shown} pp"
+    return f"{sign}{shown} {'pp' if percentage else metric_word(metric)}"
 
 
 def nxs(units: int, places: int = 2) -> str:
@@ -118,8 +141,18 @@ STATE_WORDS = {
 }
 
 
-def tell(event: Event) -> str | None:
-    """Return an event as one escaped sentence, or None if it is not worth telling."""
+def tell(event: Event, metric: str = "accuracy") -> str | None:
+    """Return an event as one escaped sentence, or None if it is not worth telling.
+
+    Parameters
+    ----------
+    event
+        What happened.
+    metric
+        What the event's project measures.
+    """
+    if event.kind in _TELLERS_OF_VALUES:
+        return _TELLERS_OF_VALUES[event.kind](event, metric)
     teller = _TELLERS.get(event.kind)
     return teller(event) if teller else None
 
@@ -130,6 +163,12 @@ def _name(value: JSON) -> str:
 
 def _number(value: JSON) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _value(event: Event, metric: str) -> str:
+    """Return what was measured, with the metric's name unless the percent sign tells it."""
+    value = measured(_number(event.data.get("accuracy")), metric)
+    return value if metric == "accuracy" else f"{escape(metric_word(metric))} {value}"
 
 
 def _kind(event: Event) -> str:
@@ -144,9 +183,13 @@ def _started(event: Event) -> str:
     )
 
 
-def _round(event: Event) -> str:
-    accuracy = percent(_number(event.data.get("accuracy")))
-    return f"Round {escape(event.data.get('round'))} reached {accuracy}"
+def _round(event: Event, metric: str) -> str:
+    return f"Round {escape(event.data.get('round'))} reached {_value(event, metric)}"
+
+
+def _resumed(event: Event) -> str:
+    rounds = escape(event.data.get("rounds", 0))
+    return f"{_name(event.data.get('author'))} went on with a run of {rounds} rounds"
 
 
 def _finished(event: Event) -> str:
@@ -159,8 +202,8 @@ def _submitted(event: Event) -> str:
     return f"{_name(event.data.get('author'))} submitted {_kind(event)}"
 
 
-def _rewarded(event: Event) -> str:
-    value = points(_number(event.data.get("value")))
+def _rewarded(event: Event, metric: str) -> str:
+    value = escape(improvement(_number(event.data.get("value")), metric))
     return f"{_kind(event).capitalize()} by {_name(event.data.get('author'))} is worth {value}"
 
 
@@ -176,9 +219,9 @@ def _entry(event: Event) -> str | None:
     return ", ".join(parts[:4]) or None
 
 
-def _head(event: Event) -> str:
-    accuracy = percent(_number(event.data.get("accuracy")))
-    return f"Version {escape(event.data.get('number'))} is the new head: {accuracy} held out"
+def _head(event: Event, metric: str) -> str:
+    value = _value(event, metric)
+    return f"Version {escape(event.data.get('number'))} is the new head: {value} held out"
 
 
 def _version(event: Event) -> str | None:
@@ -193,10 +236,9 @@ _TELLERS: dict[str, Callable[[Event], str | None]] = {
         f"{_name(event.data.get('owner'))} opened the project {_name(event.data.get('name'))}"
     ),
     "run.started": _started,
-    "run.round": _round,
+    "run.resumed": _resumed,
     "run.finished": _finished,
     "version.created": _version,
-    "head.changed": _head,
     "recipe.changed": lambda event: f"{_name(event.data.get('by'))} improved the head recipe",
     "data.joined": lambda event: (
         f"{escape(event.data.get('rows'))} rows from "
@@ -209,7 +251,12 @@ _TELLERS: dict[str, Callable[[Event], str | None]] = {
     "contribution.failed": lambda event: (
         f"{_kind(event).capitalize()} by {_name(event.data.get('author'))} could not be measured"
     ),
-    "contribution.rewarded": _rewarded,
     "ledger.entry": _entry,
     "contribution.confirmed": lambda event: f"{_name(event.data.get('account'))} confirmed a share",
+}
+
+_TELLERS_OF_VALUES: dict[str, Callable[[Event, str], str]] = {
+    "run.round": _round,
+    "head.changed": _head,
+    "contribution.rewarded": _rewarded,
 }

@@ -123,15 +123,26 @@ class Fleet:
             ],
         )
         self._stopped = threading.Event()
+        self._key = public_pem(key)
         if previous is not None:
             with suppress(httpx.HTTPError):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=previous))
-        request = ActivateNodeRequest(
-            public_key=public_pem(key), heartbeat_interval=HEARTBEAT_SECONDS
-        )
+        self.sign_in()
+        threading.Thread(target=self._beat, daemon=True, name="nx-heartbeat").start()
+
+    def sign_in(self) -> None:
+        """Be let in, also by a SuperLink that took the place of another: it numbers nodes anew.
+
+        Raises
+        ------
+        AuthenticationError
+            If the SuperLink does not know the key.
+        HubUnavailableError
+            If it does not answer.
+        """
+        request = ActivateNodeRequest(public_key=self._key, heartbeat_interval=HEARTBEAT_SECONDS)
         self.node_id = int(self._ask(self._client.ActivateNode, request, activating=True).node_id)
         self._node = Node(node_id=self.node_id)
-        threading.Thread(target=self._beat, daemon=True, name="nx-heartbeat").start()
 
     def next(self) -> Assignment | None:
         """Return the next message that waits, or None."""
@@ -233,8 +244,10 @@ class Fleet:
         TaskIdentity.node_id = self.node_id
 
     def _beat(self) -> None:
-        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
         while not self._stopped.wait(HEARTBEAT_SECONDS / 3):
+            request = SendNodeHeartbeatRequest(
+                node=self._node, heartbeat_interval=HEARTBEAT_SECONDS
+            )
             try:
                 self._client.SendNodeHeartbeat(request)
             except (httpx.HTTPError, RuntimeError):

@@ -2,28 +2,59 @@
 
 It answers the messages that a cohort in one process would answer, by the same code, with its
 partition id as the address of its randomness: so its update is the one that it would have sent
-from there.
+from there.  What it keeps (`memory`) lies in the record that it is called with, so that whoever
+holds the record can put it where it outlives the process.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from neuronexus_kernel.errors import DatasetError, InvalidInputError
-from neuronexus_kernel.federation._flower import Error, ErrorCode, Message, RecordDict
+from neuronexus_kernel.federation._flower import (
+    ConfigRecord,
+    Error,
+    ErrorCode,
+    Message,
+    MessageType,
+    RecordDict,
+)
 from neuronexus_kernel.federation.client_app import CohortApp
+from neuronexus_kernel.federation.deployment.memory import FORGOTTEN, ForgottenError, Memory
 from neuronexus_kernel.federation.executors.base import Client, ClientUpdate, Cohort
 from neuronexus_kernel.federation.executors.plan import make_executor, make_plan
 from neuronexus_kernel.federation.executors.threads import torch_threads
+from neuronexus_kernel.federation.strategies.client import RULE
 
 if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset
 
 PARTITION = "partition-id"
 """Entry of a message's config that tells a node its partition id."""
+
+RUN = "run"
+"""Entry of a message's config that names the run, also after it was interrupted."""
+
+COUNTED = "counted"
+"""Entry of a message's config: the last round in which the node's update went into the model."""
+
+DTYPE = "dtype"
+"""Entry of a message's config: the number type to train in.
+
+Some strategies average float32 models to a float64 one, which does not mean that labs train so.
+"""
+
+MEMORY = "neuronexus"
+"""Name of our record among a node's own."""
+
+MEMORY_FILE = "memory.cbor"
+"""Name of the file in a node's folder that holds what it keeps."""
+
+_BYTES = "memory"
+_T = TypeVar("_T")
 
 
 class Node:
@@ -44,8 +75,8 @@ class Node:
     ) -> None:
         self._dataset = dataset
         self._partition = partition
-        self._executor = Planned(executor)
-        self._apps: dict[tuple[int, int, int], CohortApp] = {}
+        self._executor = executor
+        self._apps: dict[tuple[int, int, int, str], CohortApp] = {}
 
     def answer(self, message: Message, state: RecordDict) -> Message:
         """Train or evaluate as a message asks.
@@ -65,35 +96,81 @@ class Node:
         """
         try:
             _check_arrays(message)
-            partition = self._partition_in(message)
-            app = self._app(message, partition)
-            if partition not in app.states:
-                app.load_state(partition, state)
+            config = _config(message)
+            partition = self._partition_in(config)
+            app = self._app(message, partition, _entry(config, DTYPE, str))
+            if config.get(RULE) is not None:
+                return _remembering(app, partition, message, config, state)
             (reply,) = app([message])
-            app.save_state(partition, state)
+        except ForgottenError as error:
+            return Message(Error(FORGOTTEN, str(error)), reply_to=message)
         except Exception as error:  # a lab that stumbles loses its update, not its place
             reason = f"{type(error).__name__}: {error}"
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
         return reply
 
-    def _app(self, message: Message, partition: int) -> CohortApp:
-        """Return what answers the messages of one run: what clients keep belongs to a run."""
+    def _app(self, message: Message, partition: int, dtype: str) -> CohortApp:
+        """Return what answers the messages of one run."""
         node = message.metadata.dst_node_id
-        key = (message.metadata.run_id, node, partition)
+        key = (message.metadata.run_id, node, partition, dtype)
         if key not in self._apps:
             client = Client(partition, self._dataset)
-            self._apps = {key: CohortApp({node: client}, self._executor)}
+            executor = Planned(self._executor, dtype)
+            self._apps = {key: CohortApp({node: client}, executor)}
         return self._apps[key]
 
-    def _partition_in(self, message: Message) -> int:
-        for config in message.content.config_records.values():
-            told = config.get(PARTITION, self._partition)
-            if isinstance(told, int) and self._partition in (None, told):
-                return told
+    def _partition_in(self, config: ConfigRecord) -> int:
+        told = config.get(PARTITION, self._partition)
+        if isinstance(told, int) and self._partition in (None, told):
+            return told
         raise InvalidInputError(
             "The message does not say which partition this node is, or names another one than its "
             f"own, {self._partition}."
         )
+
+
+def remembered(state: RecordDict) -> bytes:
+    """Return what a node keeps, as bytes; empty if it keeps nothing."""
+    record = state.get(MEMORY)
+    data = record.get(_BYTES) if isinstance(record, ConfigRecord) else None
+    return data if isinstance(data, bytes) else b""
+
+
+def remember(state: RecordDict, data: bytes) -> None:
+    """Put bytes that `remembered` returned into a node's record."""
+    state[MEMORY] = ConfigRecord({_BYTES: data})
+
+
+def _remembering(
+    app: CohortApp, partition: int, message: Message, config: ConfigRecord, state: RecordDict
+) -> Message:
+    """Answer a message of a strategy that has clients keep something.
+
+    Raises
+    ------
+    ForgottenError
+        If what this node should have kept is not in its record.
+    """
+    run, counted = _entry(config, RUN, str), _entry(config, COUNTED, int)
+    memory = Memory.decode(remembered(state))
+    kept = memory.recall(run, counted)
+    app.states = {partition: {purpose: dict(arrays) for purpose, arrays in kept.items()}}
+    (reply,) = app([message])
+    if message.metadata.message_type == MessageType.TRAIN and not reply.has_error():
+        round = _entry(config, "server-round", int)
+        remember(state, memory.after(run, counted, round, app.states[partition]).encode())
+    return reply
+
+
+def _config(message: Message) -> ConfigRecord:
+    return next(iter(message.content.config_records.values()), ConfigRecord())
+
+
+def _entry(config: ConfigRecord, name: str, kind: type[_T]) -> _T:
+    value = config.get(name)
+    if not isinstance(value, kind):
+        raise InvalidInputError(f"The message's config holds no {kind.__name__} named {name!r}.")
+    return value
 
 
 class Planned:
@@ -103,10 +180,13 @@ class Planned:
     ----------
     executor
         ``"auto"``, or the name of an executor.
+    dtype
+        Number type of the training.
     """
 
-    def __init__(self, executor: str) -> None:
+    def __init__(self, executor: str, dtype: str) -> None:
         self._asked = executor
+        self._dtype = dtype
 
     @property
     def name(self) -> str:
@@ -119,7 +199,7 @@ class Planned:
             cohort.recipe,
             clients=1,
             executor=self._asked,
-            dtype=_dtype(cohort),
+            dtype=self._dtype,
             corrections=bool(cohort.corrections),
             own=bool(cohort.own),
         )
@@ -191,7 +271,3 @@ def _from_table(path: Path) -> Dataset:
             f"{path} must be a table of numbers with a column 'label': {error}"
         ) from None
     return Dataset(inputs, labels, name=path.stem)
-
-
-def _dtype(cohort: Cohort) -> str:
-    return str(next(iter(cohort.weights.values())).dtype)

@@ -12,7 +12,7 @@ gets an error that names it, and the run goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -27,7 +27,7 @@ from neuronexus_kernel.federation._flower import (
     RecordDict,
     TaskIdentity,
 )
-from neuronexus_kernel.federation.deployment.node import PARTITION
+from neuronexus_kernel.federation.deployment.node import COUNTED, DTYPE, PARTITION, RUN
 from neuronexus_kernel.federation.deployment.order import Seat
 
 POLL_SECONDS = 0.1
@@ -45,12 +45,28 @@ class RemoteNodes:
         Which node on the SuperLink is behind each local node id.
     patience
         Seconds to wait for the replies of a round.
+    run, dtype
+        Name of the run, and number type to train in.
+    counted
+        Returns the last round in which a lab's update went into the model, 0 if none did: a
+        client that keeps something goes on from what it kept then.
     """
 
-    def __init__(self, grid: Grid, seats: Mapping[int, Seat], *, patience: float) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        seats: Mapping[int, Seat],
+        *,
+        patience: float,
+        run: str,
+        dtype: str,
+        counted: Callable[[str], int],
+    ) -> None:
         self._grid = grid
         self._seats = seats
         self._patience = patience
+        self._run = {RUN: run, DTYPE: dtype}
+        self._counted = counted
         self._identity = (TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id)
 
     def __call__(self, messages: list[Message]) -> list[Message]:
@@ -99,17 +115,18 @@ class RemoteNodes:
         return Message(reply.content, reply_to=message)
 
     def _addressed(self, messages: list[Message]) -> list[Message]:
-        """Return the messages as they go out: plain records, and each node's partition id."""
+        """Return the messages as they go out: plain records, and what each node must know."""
         plain: dict[int, ArrayRecord] = {}
         outgoing = []
         for message in messages:
             seat = self._seats[message.metadata.dst_node_id]
+            told = ConfigRecord({PARTITION: seat.partition, COUNTED: self._counted(seat.name)})
             content = RecordDict()
             for key, record in message.content.items():
                 if isinstance(record, ArrayRecord):
                     content[key] = plain.setdefault(id(record), _plain(record))
                 elif isinstance(record, ConfigRecord):
-                    content[key] = ConfigRecord({**record, PARTITION: seat.partition})
+                    content[key] = ConfigRecord({**record, **self._run, **told})
                 else:
                     content[key] = record
             outgoing.append(

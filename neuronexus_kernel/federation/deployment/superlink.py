@@ -1,7 +1,8 @@
 """Starting and ending a SuperLink: Flower's server for nodes, as a child process.
 
 It speaks TLS with a certificate made for it, knows only nodes whose keys were registered, keeps
-its state in memory and its files in one folder, and ends with whoever started it.
+its state in memory and its files in one folder, and ends with whoever started it.  One that is
+started in the folder of an earlier one shows the same certificate.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.federation.deployment.child import Child
-from neuronexus_kernel.federation.deployment.tls import make_certificates
+from neuronexus_kernel.federation.deployment.tls import ensure_certificates
 
 START_SECONDS = 90.0
 
@@ -41,7 +42,7 @@ class SuperLink:
     ) -> None:
         host, port = split_address(address)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.certificates = make_certificates(folder, [host, *names])
+        self.certificates = ensure_certificates(folder, [host, *names])
         self.authority = self.certificates.authority.read_bytes()
         self.token = secrets.token_urlsafe(32)
         self._child = Child(

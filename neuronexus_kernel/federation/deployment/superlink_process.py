@@ -169,7 +169,10 @@ def _when_up(
     reporter: Reporter,
     helpers: list[subprocess.Popen[bytes]],
 ) -> None:
-    """Start Flower's launcher of ServerApps once the server answers; then say so."""
+    """Start Flower's launcher of ServerApps once the server answers, and say so.
+
+    Should the launcher end, the server ends too: a run would wait for it for ever.
+    """
     while not server.started:
         time.sleep(0.02)
     command = [str(Path(sysconfig.get_path("scripts")) / "flower-superexec")]
@@ -177,8 +180,11 @@ def _when_up(
     command += ["--root-certificates", str(folder / "ca.pem")]
     command += ["--superexec-auth-secret-file", str(secret)]
     command += ["--parent-pid", str(os.getpid())]
-    helpers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+    launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    helpers.append(launcher)
     reporter.say(port=port)
+    launcher.wait()
+    server.should_exit = True
 
 
 def _reachable(host: str) -> str:

@@ -25,8 +25,8 @@ class SuperNode:
     Parameters
     ----------
     folder
-        For its log and reports, and for data given as a `Dataset`; made if missing.  A node that
-        comes back finds there who it was.
+        For its log and reports, for data given as a `Dataset`, and for what the node keeps
+        between rounds; made if missing.  A node that comes back finds there who it was.
     data
         The lab's examples, or the local file that holds them; see `node.load_data`.
     address
@@ -97,7 +97,7 @@ class SuperNode:
 
     @property
     def reason(self) -> str:
-        """Why it was refused or lost; empty if it was not."""
+        """Why it was refused or lost, or why it is connecting again; else empty."""
         told = str(self._child.report.get("reason", ""))
         return told or (self._child.tail() if self.state == "lost" else "")
 

@@ -3,6 +3,10 @@
 It executes nothing that it receives.  Before the first message of a run is fetched, it fetches
 the run's FAB and compares its bytes' SHA-256 with that of the FAB of the package installed here;
 a run of any other app is refused and reported, and none of its messages is read.
+
+A SuperLink that falls silent is looked for: another one may take its place and go on with the
+run.  So that a node which was killed can go on too, what it keeps between rounds is written to its
+folder before the update that led to it is sent.
 """
 
 from __future__ import annotations
@@ -32,14 +36,26 @@ from neuronexus_kernel.federation.deployment.apps import make_client_app
 from neuronexus_kernel.federation.deployment.child import Reporter, instructions
 from neuronexus_kernel.federation.deployment.fab import build
 from neuronexus_kernel.federation.deployment.fleet import Assignment, Fleet, RunOver
-from neuronexus_kernel.federation.deployment.node import Node, load_data
+from neuronexus_kernel.federation.deployment.node import (
+    MEMORY_FILE,
+    Node,
+    load_data,
+    remember,
+    remembered,
+)
 from neuronexus_kernel.federation.deployment.tls import load_node_key
+from neuronexus_kernel.federation.durable import Folder
 
 IDLE_SECONDS = 0.2
 """Pause between two looks for messages."""
 
-LOST_SECONDS = 60.0
+LOST_SECONDS = 600.0
 """A SuperLink that does not answer for so long is given up."""
+
+UNKNOWN_SECONDS = 5.0
+"""A SuperLink that has just been started may not know this node's key yet, but soon will."""
+
+_RETRY_SECONDS = 0.5
 
 log = logging.getLogger("neuronexus.node")
 
@@ -55,14 +71,20 @@ class NodeLoop:
         The lab.
     reporter
         Told of every change.
+    folder
+        Where what the node keeps between rounds is written.
     """
 
-    def __init__(self, fleet: Fleet, node: Node, reporter: Reporter) -> None:
+    def __init__(self, fleet: Fleet, node: Node, reporter: Reporter, *, folder: Path) -> None:
         self._fleet = fleet
         self._reporter = reporter
+        self._folder = Folder(folder)
         self._app = make_client_app(lambda context: node)
         self._ours = build().sha256
         self._admitted: dict[int, Context] = {}
+        self._state = RecordDict()
+        if MEMORY_FILE in self._folder.names():
+            remember(self._state, self._folder.read(MEMORY_FILE))
         self._answered = 0
         self.stop = threading.Event()
 
@@ -78,22 +100,26 @@ class NodeLoop:
         HubUnavailableError
             If it has been silent for too long.
         """
-        heard = time.monotonic()
+        trouble = _Trouble()
         while not self.stop.is_set():
             try:
+                if trouble.unknown:
+                    self._fleet.sign_in()
                 assignment = self._fleet.next()
-                heard = time.monotonic()
+                if trouble.over():
+                    log.info("The SuperLink answers again.")
+                    self._reporter.say(state="waiting", reason="", node=str(self._fleet.node_id))
                 if assignment is None:
                     self.stop.wait(IDLE_SECONDS)
                 else:
                     self._take(assignment)
             except RunOver:
                 continue
-            except HubUnavailableError as error:
+            except (AuthenticationError, HubUnavailableError) as error:
                 log.warning("%s", error)
-                if time.monotonic() - heard > LOST_SECONDS:
-                    raise
-                self.stop.wait(1.0)
+                trouble.meet(error)
+                self._reporter.say(state="connecting", reason=str(error))
+                self.stop.wait(_RETRY_SECONDS)
 
     def _take(self, assignment: Assignment) -> None:
         run = assignment.run
@@ -102,7 +128,11 @@ class NodeLoop:
         message = self._fleet.fetch(assignment)
         round = message.metadata.group_id
         self._reporter.say(state="training", round=round)
-        self._fleet.send(self._answer(message, self._admitted[run]))
+        before = remembered(self._state)
+        reply = self._answer(message, self._admitted[run])
+        if (kept := remembered(self._state)) != before:
+            self._folder.replace(MEMORY_FILE, kept)
+        self._fleet.send(reply)
         self._answered += 1
         self._reporter.say(state="waiting", answered=self._answered)
         log.info("Answered a %s message of round %s.", message.metadata.message_type, round)
@@ -131,9 +161,42 @@ class NodeLoop:
             run_id=run,
             node_id=self._fleet.node_id,
             node_config={},
-            state=RecordDict(),
+            state=self._state,
             run_config={},
         )
+
+
+class _Trouble:
+    """How long a SuperLink has been silent, or has not known this node."""
+
+    def __init__(self) -> None:
+        self._silent_since: float | None = None
+        self._unknown_since: float | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the SuperLink has said that it does not know the node."""
+        return self._unknown_since is not None
+
+    def meet(self, error: NeuroNexusError) -> None:
+        """Take note of an error; raise it when there is nothing more to hope for."""
+        now = time.monotonic()
+        if isinstance(error, AuthenticationError):
+            self._unknown_since = self._unknown_since or now
+            if now - self._unknown_since > UNKNOWN_SECONDS:
+                raise error
+        elif self.unknown:
+            raise AuthenticationError("The SuperLink has sent this node away, and is gone.")
+        else:
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since > LOST_SECONDS:
+                raise HubUnavailableError(f"{error} If the federation is resumed, join it again.")
+
+    def over(self) -> bool:
+        """Forget what was; return whether there was anything."""
+        met = self._silent_since is not None or self.unknown
+        self._silent_since = self._unknown_since = None
+        return met
 
 
 def main() -> None:
@@ -141,7 +204,8 @@ def main() -> None:
     told = instructions()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    reporter = Reporter(Path(str(told["report"])))
+    report = Path(str(told["report"]))
+    reporter = Reporter(report)
     reporter.say(state="connecting", node=told["previous"])
     try:
         node = Node(
@@ -160,7 +224,7 @@ def main() -> None:
         raise SystemExit(1) from None
     import torch  # noqa: F401  takes seconds: better now than in the first round
 
-    loop = NodeLoop(fleet, node, reporter)
+    loop = NodeLoop(fleet, node, reporter, folder=report.parent)
 
     def end(signum: int, frame: FrameType | None) -> None:
         loop.stop.set()

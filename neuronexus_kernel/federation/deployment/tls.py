@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -27,6 +27,7 @@ LIFETIME = timedelta(days=365)
 
 # Clocks differ: a certificate is valid a little before it was made.
 _SKEW = timedelta(hours=1)
+_LONG_ENOUGH = timedelta(days=90)
 _NAME = "NeuroNexus federation"
 
 
@@ -45,6 +46,18 @@ class Certificates:
     authority: Path
     certificate: Path
     key: Path
+
+
+def ensure_certificates(folder: Path, hosts: Sequence[str]) -> Certificates:
+    """Return the certificates in a folder; new ones if they do not fit, or not for long.
+
+    Parameters
+    ----------
+    folder, hosts
+        As for `make_certificates`.
+    """
+    paths = _paths(folder)
+    return paths if _fit(paths, hosts) else make_certificates(folder, hosts)
 
 
 def make_certificates(folder: Path, hosts: Sequence[str]) -> Certificates:
@@ -78,7 +91,7 @@ def make_certificates(folder: Path, hosts: Sequence[str]) -> Certificates:
         .add_extension(x509.SubjectAlternativeName(_alternatives(hosts)), critical=False)
         .sign(authority_key, hashes.SHA384())
     )
-    paths = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+    paths = _paths(folder)
     pem = serialization.Encoding.PEM
     write_private(paths.authority, authority.public_bytes(pem))
     write_private(paths.certificate, certificate.public_bytes(pem))
@@ -167,6 +180,27 @@ def write_private(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     os.replace(draft, path)
+
+
+def _paths(folder: Path) -> Certificates:
+    return Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+
+
+def _fit(paths: Certificates, hosts: Sequence[str]) -> bool:
+    """Tell whether three files belong together, are for these hosts, and are valid for a while."""
+    try:
+        authority = x509.load_pem_x509_certificate(paths.authority.read_bytes())
+        certificate = x509.load_pem_x509_certificate(paths.certificate.read_bytes())
+        key = serialization.load_pem_private_key(paths.key.read_bytes(), None)
+        certificate.verify_directly_issued_by(authority)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        return False
+    return (
+        key.public_key() == certificate.public_key()
+        and set(names) >= set(_alternatives(hosts))
+        and certificate.not_valid_after_utc > datetime.now(UTC) + _LONG_ENOUGH
+    )
 
 
 def _builder(

@@ -23,9 +23,11 @@ class Activity:
 
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show the latest events of `state`."""
-        told = [(event, sentence) for event in _thinned(state.feed) if (sentence := tell(event))][
-            :LINES
-        ]
+        told = [
+            (event, sentence)
+            for event in _thinned(state.feed)
+            if (sentence := tell(event, state.metric_of(event.project)))
+        ][:LINES]
         title = "<h2>Activity</h2>"
         if not told:
             self.list.value = title + empty("Nothing has happened yet", "It will show here.")

@@ -13,19 +13,14 @@ from neuronexus_widgets.words import (
     STATE_WORDS,
     count,
     escape,
+    improvement,
+    metric_word,
     nxs_text,
-    points,
     when,
 )
 
 ROWS = 60
 _FRESH = timedelta(seconds=2)
-_HEAD = (
-    "<thead><tr><th>Kind</th><th>Author</th><th>What and why</th><th>State</th>"
-    '<th class="nx-num" title="Lower 90 % confidence bound of the improvement on held-out data, '
-    'in percentage points">Value</th><th class="nx-num">Reward</th><th class="nx-num">When</th>'
-    "</tr></thead>"
-)
 
 
 class Contributions:
@@ -46,12 +41,12 @@ class Contributions:
             hint = "Submit one from a notebook: <code>project.submit(...)</code>"
             self.table.value = title + empty("No contributions yet", hint)
             return
-        rows = "".join(self._row(item, now) for item in items[:ROWS])
+        rows = "".join(self._row(item, state.metric, now) for item in items[:ROWS])
         more = len(items) - ROWS
         rest = f'<p class="nx-reason">{count(more, "earlier contribution")}</p>' if more > 0 else ""
         self.table.value = (
             f'{title}<div class="nx-scroll" tabindex="0">'
-            f"<table>{_HEAD}<tbody>{rows}</tbody></table>{rest}</div>"
+            f"<table>{_head(state.metric)}<tbody>{rows}</tbody></table>{rest}</div>"
         )
 
     def _note_changes(self, items: tuple[ContributionView, ...], now: datetime) -> None:
@@ -62,7 +57,7 @@ class Contributions:
                     self._changed[name] = now
         self._states = states
 
-    def _row(self, item: ContributionView, now: datetime) -> str:
+    def _row(self, item: ContributionView, metric: str, now: datetime) -> str:
         changed = self._changed.get(item.id)
         fresh = ' class="nx-fresh"' if changed and now - changed < _FRESH else ""
         return (
@@ -74,10 +69,20 @@ class Contributions:
             f'<td class="nx-note">{_words(item)}</td>'
             f'<td><span class="nx-pill">'
             f"{escape(STATE_WORDS.get(item.state, item.state), 20)}</span></td>"
-            f'<td class="nx-num nx-worth">{_value(item)}</td>'
+            f'<td class="nx-num nx-worth">{_value(item, metric)}</td>'
             f'<td class="nx-num nx-reward">{_reward(item)}</td>'
             f'<td class="nx-num">{when(item.created, now)}</td></tr>'
         )
+
+
+def _head(metric: str) -> str:
+    unit = "percentage points" if metric == "accuracy" else escape(metric_word(metric))
+    return (
+        "<thead><tr><th>Kind</th><th>Author</th><th>What and why</th><th>State</th>"
+        '<th class="nx-num" title="Lower 90 % confidence bound of the improvement on held-out '
+        f'data, in {unit}">Value</th><th class="nx-num">Reward</th>'
+        '<th class="nx-num">When</th></tr></thead>'
+    )
 
 
 def _summary(items: tuple[ContributionView, ...]) -> str:
@@ -98,9 +103,9 @@ def _words(item: ContributionView) -> str:
     return note + "".join(f'<div class="nx-reason">{line}</div>' for line in lines)
 
 
-def _value(item: ContributionView) -> str:
+def _value(item: ContributionView, metric: str) -> str:
     colour = "nx-dim" if item.value is None else "nx-green" if item.value > 0 else "nx-red"
-    return f'<span class="{colour}">{points(item.value)}</span>'
+    return f'<span class="{colour}">{escape(improvement(item.value, metric))}</span>'
 
 
 def _reward(item: ContributionView) -> str:

@@ -7,7 +7,15 @@ from datetime import datetime, timedelta
 
 from neuronexus_widgets.panels import frame, text
 from neuronexus_widgets.state import DashboardState
-from neuronexus_widgets.words import DASH, ago, count, escape, nxs, percent
+from neuronexus_widgets.words import (
+    DASH,
+    ago,
+    count,
+    escape,
+    measured,
+    metric_word,
+    nxs,
+)
 
 _GLOW = timedelta(seconds=2)
 
@@ -78,7 +86,7 @@ class Figures:
 def figures(state: DashboardState, now: datetime) -> dict[str, Figure]:
     """Return the figures by name."""
     return {
-        "accuracy": _accuracy(state),
+        "accuracy": _held_out(state),
         "version": _version(state),
         "balance": _balance(state, now),
         "members": _members(state),
@@ -87,16 +95,22 @@ def figures(state: DashboardState, now: datetime) -> dict[str, Figure]:
     }
 
 
-def _accuracy(state: DashboardState) -> Figure:
+def _held_out(state: DashboardState) -> Figure:
+    label = f"Held-out {metric_word(state.metric)}"
     head = state.head_version
     if head is None:
-        return Figure("Held-out accuracy", DASH, "", "no model yet")
+        return Figure(label, DASH, "", "no model yet")
     if head.held_out is None:
-        return Figure("Held-out accuracy", DASH, "", "not measured yet")
+        return Figure(label, DASH, "", "not measured yet")
     first = next(item for item in state.versions if item.held_out is not None)
-    gained = 100 * (head.held_out - (first.held_out or 0.0))
-    hint = f"+{gained:.1f} points since v{first.number}" if gained > 0 else "of the head model"
-    return Figure("Held-out accuracy", percent(head.held_out), "", hint)
+    gained = head.held_out - (first.held_out or 0.0)
+    since = f"{_gain(gained, state.metric)} since v{first.number}"
+    hint = since if gained > 0 else "of the head model"
+    return Figure(label, measured(head.held_out, state.metric), "", hint)
+
+
+def _gain(gained: float, metric: str) -> str:
+    return f"+{100 * gained:.1f} points" if metric == "accuracy" else f"+{gained:.3f}"
 
 
 def _version(state: DashboardState) -> Figure:

@@ -77,7 +77,7 @@ class Header:
 
     def _fill(self, state: DashboardState) -> None:
         """Offer the projects, once there are several."""
-        options = tuple((name, project) for project, name in state.projects)
+        options = tuple((item.name, item.id) for item in state.projects)
         if options == self._menu.options and state.project == self._menu.value:
             return
         self._filling = True

@@ -1,4 +1,4 @@
-"""How the model gets better: accuracy per round of the current run, and per version."""
+"""How the model gets better: the metric per round of the current run, and per version."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime
 from neuronexus_widgets.panels import empty, frame, text
 from neuronexus_widgets.plots import Curve, RoundChart, VersionChart
 from neuronexus_widgets.state import DashboardState, RunView
-from neuronexus_widgets.words import count, escape, percent
+from neuronexus_widgets.words import count, escape, measured, metric_title, metric_word
 
 _PAST = 3
 _START = "Start one from a notebook: <code>project.train(rounds=30)</code>"
 
 
 class Training:
-    """Accuracy per round of the latest run, with earlier runs faint behind it."""
+    """The metric per round of the latest run, with earlier runs faint behind it."""
 
     def __init__(self) -> None:
         self.facts = text("nx-run")
@@ -25,19 +25,20 @@ class Training:
 
     def update(self, state: DashboardState, now: datetime) -> None:
         """Show the latest run."""
-        run = state.run
+        run, metric = state.run, state.metric
         if run is None:
-            self.facts.value = _title("") + empty("No training run yet", _START)
+            self.facts.value = _title(metric, "") + empty("No training run yet", _START)
             self._chart.children = ()
             return
         self._chart.children = (self.chart.widget,)
-        self.facts.value = _title(_standing(run)) + _facts(run) + _progress(run)
+        told = _title(metric, _standing(run)) + _facts(run, metric)
+        self.facts.value = told + _progress(run)
         past = [_curve(old) for old in state.runs[-1 - _PAST : -1]]
-        self.chart.update(_curve(run), rounds=run.rounds, past=past)
+        self.chart.update(_curve(run), rounds=run.rounds, past=past, metric=metric)
 
 
 class Versions:
-    """Accuracy of each model version; heads with what they reached on the held-out split."""
+    """The metric of each model version; heads with what they reached on the held-out split."""
 
     def __init__(self) -> None:
         self.title = text("nx-versions-title")
@@ -49,7 +50,7 @@ class Versions:
         """Show all versions."""
         seen = _points((v.number, v.accuracy) for v in state.versions)
         heads = _points((v.number, v.held_out) for v in state.versions)
-        title = "<h2>Accuracy per version</h2>"
+        title = f"<h2>{escape(metric_title(state.metric))} per version</h2>"
         if not seen[0] and not heads[0]:
             hint = "Each training run that finishes makes one."
             self.title.value = title + empty("No trained version yet", hint)
@@ -60,11 +61,12 @@ class Versions:
             '<div class="nx-facts"><span><b class="nx-accent">●</b> validation</span>'
             '<span><b class="nx-gold">◆</b> became the head, held out</span></div>'
         )
-        self.chart.update(seen, heads=heads)
+        self.chart.update(seen, heads=heads, metric=state.metric)
 
 
-def _title(standing: str) -> str:
-    return f'<h2>Accuracy per round <small class="nx-right">{standing}</small></h2>'
+def _title(metric: str, standing: str) -> str:
+    name = escape(metric_title(metric))
+    return f'<h2>{name} per round <small class="nx-right">{standing}</small></h2>'
 
 
 def _standing(run: RunView) -> str:
@@ -74,12 +76,12 @@ def _standing(run: RunView) -> str:
     return escape(f"{run.state}{made}")
 
 
-def _facts(run: RunView) -> str:
+def _facts(run: RunView, metric: str) -> str:
     done = run.history[-1] if run.history else None
     per_round = min(run.clients_per_round or run.clients, run.clients)
     facts = [f"round <b>{done.round if done else 0}</b> of {run.rounds}"]
     if done:
-        facts.append(f"accuracy <b>{percent(done.accuracy)}</b>")
+        facts.append(f"{escape(metric_word(metric))} <b>{measured(done.accuracy, metric)}</b>")
         if done.loss is not None:
             facts.append(f"loss <b>{done.loss:.3f}</b>")
         facts.append(f"<b>{done.seconds:.2f} s</b> a round")

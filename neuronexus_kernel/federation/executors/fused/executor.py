@@ -72,9 +72,7 @@ class FusedExecutor:
         told = [each for chunk in self._dealt(train, len(clients)) for each in chunk]
         arrays = {name: np.ascontiguousarray(stack) for name, stack in stacks.items()}
         updates = {
-            place: _update(
-                cohort, client, {name: each[row] for name, each in arrays.items()}, of
-            )
+            place: _update(cohort, client, {name: each[row] for name, each in arrays.items()}, of)
             for row, (place, client, of) in enumerate(zip(order, clients, told, strict=True))
         }
         return [updates[place] for place in range(len(order))]
