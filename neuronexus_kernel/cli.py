@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from neuronexus_kernel import __version__
 from neuronexus_kernel.cli_federation import add_federation
+from neuronexus_kernel.cli_storage import add_storage
 from neuronexus_kernel.errors import HubUnavailableError, InvalidInputError, NeuroNexusError
 from neuronexus_kernel.settings import home_directory
 
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands.add_parser("demo", help="play the story of three researchers, live"))
     _add_hub(commands.add_parser("hub", help="start a hub, see it, name its operators"))
     add_federation(commands.add_parser("federation", help="train on many machines"))
+    add_storage(commands)
     _add_ledger(commands.add_parser("ledger", help="verify the ledger of a hub"))
     return parser
 

@@ -73,6 +73,13 @@ class StoreError(NeuroNexusError):
     status = 500
 
 
+class StoreUnavailable(NeuroNexusError):
+    """A content store that lies elsewhere (an IPFS node, a gateway) cannot be reached."""
+
+    code = "store-unavailable"
+    status = 503
+
+
 class NotFoundError(NeuroNexusError):
     """There is no project, account, run, contribution or content of that name."""
 
@@ -102,7 +109,7 @@ class ForbiddenError(NeuroNexusError):
 
 
 class QuotaError(NeuroNexusError):
-    """The account's daily quota or a size limit is used up."""
+    """The account's daily quota, a size limit or a store's quota is used up."""
 
     code = "quota"
     status = 429

@@ -125,6 +125,47 @@ class FederationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """How a content store on disk writes, and how much it may hold.
+
+    Attributes
+    ----------
+    quota
+        The most bytes that its blocks may have, or None for as many as the disk takes.
+    fsync
+        ``"always"``: what was acknowledged survives a power failure.  ``"never"``: the operating
+        system writes it when it likes, which is faster and survives the end of the process, but
+        not that of the computer; for stores that are thrown away.
+    """
+
+    quota: int | None = None
+    fsync: str = "always"
+
+    def __post_init__(self) -> None:
+        if self.fsync not in ("always", "never"):
+            raise InvalidInputError(
+                f"NEURONEXUS_STORE_FSYNC (fsync) is always or never, not {self.fsync!r}."
+            )
+        if self.quota is not None and self.quota <= 0:
+            raise InvalidInputError(f"A quota is a number of bytes above zero, not {self.quota}.")
+
+    @classmethod
+    def load(cls) -> StorageSettings:
+        """Read ``NEURONEXUS_STORE_QUOTA_MIB`` and ``NEURONEXUS_STORE_FSYNC``.
+
+        Raises
+        ------
+        InvalidInputError
+            If a variable holds something else than it may; the message names it.
+        """
+        has_quota = "NEURONEXUS_STORE_QUOTA_MIB" in os.environ
+        return cls(
+            quota=int(_number("NEURONEXUS_STORE_QUOTA_MIB", 1) * MIB) if has_quota else None,
+            fsync=os.environ.get("NEURONEXUS_STORE_FSYNC", cls().fsync),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one hub.
 
@@ -136,12 +177,15 @@ class Settings:
         Largest object accepted by the hub, in bytes.
     federation
         Where federations over many machines are served.
+    storage
+        How its content stores write, and how much each of them may hold.
     """
 
     home: Path = field(default_factory=home_directory)
     upload_limit: int = 512 * MIB
     evaluation: EvaluationLimits = field(default_factory=EvaluationLimits)
     federation: FederationSettings = field(default_factory=FederationSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
 
     @classmethod
     def load(cls, home: Path | str | None = None) -> Settings:
@@ -168,6 +212,7 @@ class Settings:
             home=folder,
             evaluation=limits,
             federation=FederationSettings.load(),
+            storage=StorageSettings.load(),
         )
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.content import new_id
 from neuronexus_kernel.contribution import put_recipe
 from neuronexus_kernel.display import card, contributions_frame, frame, metrics_text
-from neuronexus_kernel.errors import AuthenticationError, InvalidInputError
+from neuronexus_kernel.errors import AuthenticationError
 from neuronexus_kernel.handles import ContributionHandle
 from neuronexus_kernel.hub import records
+from neuronexus_kernel.library import Storage
 from neuronexus_kernel.project import Project
 from neuronexus_kernel.settings import home_directory
 
@@ -298,49 +298,3 @@ class TokenView:
         if signed_in is None:
             raise AuthenticationError("Sign in, or name an account: `balance('ada')`.")
         return signed_in.name
-
-
-class Storage:
-    """Content by address, on the hub.
-
-    Parameters
-    ----------
-    hub
-        The hub that keeps it.
-    """
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def add(self, data: str | Path | bytes, *, name: str = "", kind: str = "file") -> str:
-        """Store a file, or bytes, for everyone, and return the CID.
-
-        Raises
-        ------
-        InvalidInputError
-            If the path is no file.
-        """
-        if isinstance(data, (str, Path)):
-            path = Path(data).expanduser()
-            if not path.is_file():
-                raise InvalidInputError(f"{path} is not a file; give a file's path, or bytes.")
-            name, data = name or path.name, path.read_bytes()
-        return self._hub.put(data, name=name, kind=kind).cid
-
-    def get(self, cid: str) -> bytes:
-        """Return the bytes of a CID, verified.
-
-        Raises
-        ------
-        NotFoundError
-            If the hub has no such content that you may read.
-        """
-        return self._hub.get(str(cid))
-
-    def ls(self, kind: str | None = None) -> pd.DataFrame:
-        """Return what is stored, one row each, newest first."""
-        columns = ["name", "kind", "size", "visibility", "owner", "created", "cid"]
-        rows = [
-            {name: getattr(root, name) for name in columns} for root in self._hub.roots(kind=kind)
-        ]
-        return frame(rows, columns)

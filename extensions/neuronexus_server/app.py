@@ -21,6 +21,7 @@ from neuronexus_kernel.hub.routes import STREAM
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
 from neuronexus_server.context import SETTING, HubContext
 from neuronexus_server.dashboard import dashboard_handlers, find_dashboard
+from neuronexus_server.gateway import PATTERN, GatewayHandler
 from neuronexus_server.guard import GuardedConnection
 from neuronexus_server.handlers import api_handlers
 from neuronexus_server.identity import NeuroNexusIdentityProvider
@@ -80,6 +81,7 @@ def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = N
     server.web_app.settings[SETTING] = context
     handlers: list[tuple[Any, ...]] = [
         (STREAM, StreamHandler),
+        (PATTERN, GatewayHandler),
         *api_handlers(),
         *page_handlers(),
         *dashboard_handlers(server, dashboard or find_dashboard()),

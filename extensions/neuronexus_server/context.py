@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 SETTING = "neuronexus"
 _THREADS = 8
+_READERS = 4
 # A password check takes 64 MiB and all of one core; more at a time would starve the rest.
 _PASSWORD_CHECKS = 2
 
@@ -47,15 +48,24 @@ class HubContext:
         self.broadcast = Broadcast(hub.subscribe)
         self.last_request = time.monotonic()
         self.streams = 0
+        self.visits = 0
         self._calls = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nx-hub")
+        # Blocks of content have threads of their own, so that records do not wait for them.
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="nx-gateway")
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking method of the hub on a thread."""
-        loop = asyncio.get_running_loop()
+        return await self._run(self._threads, lambda: method(*args, **kwargs))
+
+    async def read(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what reads blocks of content, on one of a few threads for that."""
+        return await self._run(self._readers, lambda: method(*args, **kwargs))
+
+    async def _run(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         self._calls += 1
         try:
-            return await loop.run_in_executor(self._threads, lambda: method(*args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(threads, call)
         finally:
             self._calls -= 1
 
@@ -71,7 +81,8 @@ class HubContext:
     def close(self) -> None:
         """Stop listening to the hub and let its calls finish."""
         self.broadcast.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._readers, self._threads):
+            threads.shutdown(wait=True, cancel_futures=True)
 
 
 def context_of(handler: RequestHandler) -> HubContext:

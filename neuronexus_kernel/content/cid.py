@@ -28,8 +28,13 @@ _TEXT_LIMIT = 512
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
+_SHORT = [bytes([value]) for value in range(0x80)]
+
+
 def encode_varint(value: int) -> bytes:
     """Return `value` (>= 0) as an unsigned LEB128 varint."""
+    if value < 0x80:
+        return _SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

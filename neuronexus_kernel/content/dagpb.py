@@ -53,9 +53,13 @@ def encode(node: PBNode) -> bytes:
         out.append(_LINK)
         out += encode_varint(len(body)) + body
     if node.data is not None:
-        out.append(_DATA)
-        out += encode_varint(len(node.data)) + node.data
+        out += data_head(len(node.data)) + node.data
     return bytes(out)
+
+
+def data_head(size: int) -> bytes:
+    """Return what stands before so many bytes of data."""
+    return bytes([_DATA]) + encode_varint(size)
 
 
 def _encode_link(link: Link) -> bytes:

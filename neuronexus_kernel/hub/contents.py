@@ -6,7 +6,10 @@ here reads on behalf of a visitor; only the evaluator does.
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -15,6 +18,7 @@ from neuronexus_kernel.content import CID, Visibility, dagcbor
 from neuronexus_kernel.content.cid import DAG_CBOR
 from neuronexus_kernel.datasets import Dataset
 from neuronexus_kernel.errors import (
+    AuthenticationError,
     ContentError,
     InvalidInputError,
     NotFoundError,
@@ -22,9 +26,10 @@ from neuronexus_kernel.errors import (
     RecipeError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
-from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub import schema, titles
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.records import Account, Codec, Root, Sight
+from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
+from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
 from neuronexus_kernel.models import Architecture
 from neuronexus_kernel.storage import ContentStore
 
@@ -51,9 +56,18 @@ class Contents:
         self._content = content
         self._sealed = sealed
         self._limit = limit
+        self._reach = Reach(database, content)
 
     def put(
-        self, actor: Account, data: bytes, *, name: str, kind: str, visibility: Sight, codec: Codec
+        self,
+        actor: Account,
+        data: bytes,
+        *,
+        name: str,
+        kind: str,
+        visibility: Sight,
+        codec: Codec,
+        license: str = "",
     ) -> Root:
         """Store bytes and record their root; see `Hub.put`."""
         if visibility not in set(Visibility):
@@ -67,8 +81,13 @@ class Contents:
             cid = store.put_node(dagcbor.decode(data))
         elif codec == "file":
             cid = store.add(data)
+        elif codec == "car" and visibility == "sealed":
+            # It may lean on blocks that are here, and so would tell whether guessed ones are.
+            raise InvalidInputError("Sealed content comes as a file or a document, not as CAR.")
+        elif codec == "car":
+            cid = _only_root(store.import_car(io.BytesIO(data)))
         else:
-            raise InvalidInputError(f"codec is 'file' or 'dag-cbor', not {codec!r}.")
+            raise InvalidInputError(f"codec is 'file', 'dag-cbor' or 'car', not {codec!r}.")
         root = Root(
             cid=str(cid),
             name=name[:200],
@@ -77,8 +96,15 @@ class Contents:
             size=len(data),
             owner=actor.name,
             created="",
+            license=license[:200],
         )
-        return self._database.write(lambda tx: self.record(tx, root))
+
+        def change(tx: Transaction) -> Root:
+            known = self.record(tx, root)
+            titles.entitle(tx, root)
+            return known
+
+        return self._database.write(change)
 
     def record(self, tx: Transaction, root: Root) -> Root:
         """Record a root, unless it is there already; return it as recorded."""
@@ -102,30 +128,113 @@ class Contents:
                 created=tx.time,
             )
         )
+        tx.after_commit.append(partial(self._reach.note, root.cid, root.visibility))
         return _root(tx.all(same)[0])
 
     def get(self, actor: Account | None, cid: str) -> bytes:
         """Return the bytes of a root that the visitor may see; see `Hub.get`."""
         name = str(CID.parse(cid))
-        roots = schema.roots
-        sights = [Visibility.PUBLIC] if actor is None else [Visibility.PUBLIC, Visibility.PROJECT]
-        query = sa.select(roots.c.cid).where(
-            roots.c.cid == name, roots.c.visibility.in_([str(sight) for sight in sights])
-        )
-        if self._database.read(lambda tx: tx.first(query)) is None:
-            raise NotFoundError(f"There is no content {name} here that you may read.")
+        self._check_visible(actor, name)
         return self._content.get(name)
 
-    def roots(self, actor: Account | None, kind: str | None) -> list[Root]:
-        """Return the roots that the visitor may see, newest first."""
+    def blocks(self, actor: Account | None) -> VisibleBlocks:
+        """Return the single blocks that the visitor may read."""
+        return self._reach.reader(actor)
+
+    def roots(
+        self,
+        actor: Account | None,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        text: str | None = None,
+    ) -> list[Root]:
+        """Return the roots that the visitor may see, newest first; see `Hub.roots`."""
         roots = schema.roots
-        query = sa.select(roots).where(roots.c.visibility != str(Visibility.SEALED))
-        if actor is None:
-            query = query.where(roots.c.visibility == str(Visibility.PUBLIC))
-        if kind is not None:
-            query = query.where(roots.c.kind == kind)
-        query = query.order_by(roots.c.created.desc(), roots.c.cid)
-        return [_root(row) for row in self._database.read(lambda tx: tx.all(query))]
+        query = titles.titled_roots().where(roots.c.visibility.in_(_sights(actor)))
+        for column, wanted in ((roots.c.kind, kind), (roots.c.name, name), (roots.c.owner, owner)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if text is not None:
+            columns = (roots.c.name, roots.c.kind, roots.c.owner, roots.c.cid)
+            license = sa.func.coalesce(schema.titles.c.license, "")
+            found = [column.icontains(text, autoescape=True) for column in (*columns, license)]
+            query = query.where(sa.or_(*found))
+        rows = self._database.read(lambda tx: tx.all(query))
+        first = {(row.cid, row.visibility): row for row in reversed(rows)}
+        return [
+            replace(_root(row), number=row.number or 0, license=row.license or "")
+            for row in dict.fromkeys(first[row.cid, row.visibility] for row in rows)
+        ]
+
+    def history(self, actor: Account | None, name: str, owner: str | None) -> list[Root]:
+        """Return the versions of a name that the visitor may see; see `Hub.history`."""
+        if owner is None:
+            if actor is None:
+                raise AuthenticationError("Sign in, or say whose name it is: `owner=...`.")
+            owner = actor.name
+        query = titles.versions(owner, name).where(schema.titles.c.visibility.in_(_sights(actor)))
+        rows = self._database.read(lambda tx: tx.all(query))
+        if not rows:
+            raise NotFoundError(f"{owner} has stored nothing that you may read as {name!r}.")
+        return [replace(_root(row), number=row.number, license=row.license) for row in rows]
+
+    # -- promises to keep ------------------------------------------------------------------
+
+    def keep(self, actor: Account, cid: str, name: str) -> Keeping:
+        """Keep a root for an account; see `Hub.keep`."""
+        root = str(CID.parse(cid))
+        self._check_visible(actor, root)
+        self._content.pin(root, name=_pin_name(actor))
+        keepings = schema.keepings.c
+
+        def change(tx: Transaction) -> Keeping:
+            known = tx.first(
+                sa.select(schema.keepings).where(
+                    keepings.account == actor.name, keepings.cid == root
+                )
+            )
+            if known is None:
+                given = {"account": actor.name, "cid": root, "name": name[:200]}
+                tx.execute(schema.keepings.insert().values(**given, created=tx.time))
+                return Keeping(cid=root, name=name[:200], created=tx.time)
+            return Keeping(cid=root, name=known.name, created=known.created)
+
+        return self._database.write(change)
+
+    def release(self, actor: Account, cid: str) -> None:
+        """Take an account's promise back; see `Hub.release`."""
+        root = str(CID.parse(cid))
+        mine = (schema.keepings.c.account == actor.name) & (schema.keepings.c.cid == root)
+
+        def change(tx: Transaction) -> None:
+            if tx.first(sa.select(schema.keepings).where(mine)) is None:
+                raise NotFoundError(f"You have not promised to keep {root}.")
+            tx.execute(schema.keepings.delete().where(mine))
+
+        self._database.write(change)
+        with suppress(NotFoundError):  # an earlier call was interrupted between the two
+            self._content.unpin(root, name=_pin_name(actor))
+
+    def keepings(self, actor: Account) -> list[Keeping]:
+        """Return an account's promises; see `Hub.keepings`."""
+        keepings = schema.keepings
+        query = (
+            sa.select(keepings)
+            .where(keepings.c.account == actor.name)
+            .order_by(keepings.c.created, keepings.c.cid)
+        )
+        rows = self._database.read(lambda tx: tx.all(query))
+        return [Keeping(cid=row.cid, name=row.name, created=row.created) for row in rows]
+
+    def _check_visible(self, actor: Account | None, cid: str) -> None:
+        roots = schema.roots
+        query = sa.select(roots.c.cid).where(
+            roots.c.cid == cid, roots.c.visibility.in_(_sights(actor))
+        )
+        if self._database.read(lambda tx: tx.first(query)) is None:
+            raise NotFoundError(f"There is no content {cid} here that you may read.")
 
     # -- for the hub's own services --------------------------------------------------------
 
@@ -171,6 +280,22 @@ class Contents:
     def dataset(self, cid: str, *, sealed: bool = False) -> Dataset:
         """Return the data set stored under a CID."""
         return Dataset.decode(self.bytes_of(cid, sealed=sealed))
+
+
+def _sights(actor: Account | None) -> list[str]:
+    """Return the visibilities that a visitor may read."""
+    sights = [Visibility.PUBLIC] if actor is None else [Visibility.PUBLIC, Visibility.PROJECT]
+    return [str(sight) for sight in sights]
+
+
+def _only_root(roots: list[CID]) -> CID:
+    if len(roots) != 1:
+        raise InvalidInputError(f"The CAR file has {len(roots)} roots; give one for each root.")
+    return roots[0]
+
+
+def _pin_name(actor: Account) -> str:
+    return f"account:{actor.name}"
 
 
 def _root(row: sa.Row[Any]) -> Root:

@@ -110,6 +110,27 @@ roots = sa.Table(
     _column("created"),
 )
 
+titles = sa.Table(
+    "titles",
+    metadata,
+    _key("owner"),
+    _key("name"),
+    _key("number", sa.Integer),
+    _column("cid"),
+    _column("visibility"),
+    _column("license"),
+    _column("created"),
+)
+
+keepings = sa.Table(
+    "keepings",
+    metadata,
+    _key("account"),
+    _key("cid"),
+    _column("name"),
+    _column("created"),
+)
+
 projects = sa.Table(
     "projects",
     metadata,

@@ -1,29 +1,61 @@
 """Blocks on disk: one file per block, named by its CID, verified on every read.
 
-A write is all or nothing.  Its blocks are first written and flushed in a staging folder of the
-same file system; `Batch.commit` then renames them into place, links after what they link to, and
-flushes the folders.  Whatever was acknowledged therefore survives a crash, and a write that
-fails leaves nothing behind.  A staging folder is locked (``flock``) by the process that writes
-it; the lock ends with the process, and the next `BlockStore` opened there removes the remains.
-
-Layout, after Kubo's flatfs: ``blocks/<two characters of the CID>/<CID>``, ``staging/<random>/``.
+Layout, after Kubo's flatfs: ``blocks/<two characters of the CID>/<CID>``.  Beside it lie
+``staging/`` (what is being written, see `batch`), ``reading/`` (what is being read, see
+`reading`), ``corrupt/`` (files that held other bytes than their name says; nothing removes them
+but people) and ``locks/`` with the count of bytes.  CIDs of versions 0 and 1 name the same block;
+those of the identity function hold their bytes themselves and need no file.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import secrets
-import shutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from neuronexus_kernel.content.cid import CID, SHA2_256
-from neuronexus_kernel.errors import NotFoundError, StoreError
+from neuronexus_kernel.content.cid import CID, IDENTITY
+from neuronexus_kernel.errors import ContentError, NotFoundError, StoreError
+from neuronexus_kernel.settings import StorageSettings
+from neuronexus_kernel.storage.batch import Batch
+from neuronexus_kernel.storage.files import MAX_BLOCK, explained, flush, read_block
+from neuronexus_kernel.storage.locking import (
+    ContentLock,
+    OwnedFolder,
+    let_go,
+    remove_remains,
+)
+from neuronexus_kernel.storage.reading import Readers
+from neuronexus_kernel.storage.usage import Counter, Tally, Usage
 
-MAX_BLOCK = 2 * 1024 * 1024
+__all__ = ["MAX_BLOCK", "Batch", "BlockFile", "BlockStore"]
+
+_NAME = re.compile("b[a-z2-7]{32,}")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFile:
+    """A block as its file shows it.
+
+    Attributes
+    ----------
+    name
+        The text of its CID.
+    size
+        In bytes.
+    stamp
+        When a batch last placed or needed it: a time in nanoseconds, see `locking.ContentLock`.
+    links
+        Names of the file; above one where an open batch relies on it.
+    """
+
+    name: str
+    size: int
+    stamp: int
+    links: int
 
 
 class BlockStore:
@@ -32,7 +64,9 @@ class BlockStore:
     Parameters
     ----------
     root
-        The folder; made if there is none.
+        The folder; made if there is none.  What dead processes left half-written is removed.
+    settings
+        How carefully to write, and how much.
 
     Raises
     ------
@@ -40,30 +74,71 @@ class BlockStore:
         If the folder cannot be made or read.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: StorageSettings | None = None) -> None:
+        settings = settings or StorageSettings()
         self.root = root
-        self._blocks = root / "blocks"
-        self._staging = root / "staging"
-        with explained(root):
-            if not self._blocks.is_dir():
-                self._blocks.mkdir(parents=True, exist_ok=True)
-                _flush_folder(root)
-                _flush_folder(root.parent)
-            self._staging.mkdir(exist_ok=True)
-            _remove_remains(self._staging)
+        self.sync = settings.fsync == "always"
+        self.staging = root / "staging"
+        self.set_aside_folder = root / "corrupt"
+        self._blocks = str(root / "blocks")
+        locks = root / "locks"
+        self.lock = ContentLock(locks)
+        self.collector_lock = locks / "collector"
+        self.counter = Counter(
+            locks / "count",
+            self.staging,
+            settings.quota,
+            recount=self._count_files,
+            clean=self.clean,
+        )
+        # Folders of blocks whose own names this process has flushed: once is enough.
+        self._flushed: set[str] = set()
+        with explained(root, "cannot be used as a store"):
+            if not os.path.isdir(self._blocks):
+                os.makedirs(self._blocks, exist_ok=True)
+                if self.sync:
+                    flush(root)
+                    flush(root.parent)
+            for folder in (self.staging, locks, root / "reading"):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            self.readers = Readers(root / "reading", self.lock)
+            self.clean()
+
+    # -- names ------------------------------------------------------------------------------
+
+    @staticmethod
+    def name_of(cid: CID) -> str:
+        """Return the name of a block's file."""
+        return str(CID(cid.codec, cid.digest, cid.hash_code) if cid.version == 0 else cid)
+
+    def folder_of(self, name: str) -> str:
+        """Return the folder of a block's file."""
+        # The last character carries only some bits, so the two before it spread evenly.
+        return f"{self._blocks}/{name[-3:-1]}"
+
+    def file_of(self, name: str) -> str:
+        """Return the path of a block's file."""
+        return f"{self._blocks}/{name[-3:-1]}/{name}"
 
     def path_of(self, cid: CID) -> Path:
         """Return the file of a block, whether it exists or not."""
-        name = str(_normal(cid))
-        # The last character carries only some bits, so the two before it spread evenly.
-        return self._blocks / name[-3:-1] / name
+        return Path(self.file_of(self.name_of(cid)))
+
+    # -- reading ----------------------------------------------------------------------------
 
     def has(self, cid: CID) -> bool:
         """Tell whether the block is here."""
-        return cid.hash_code == SHA2_256 and self.path_of(cid).is_file()
+        return cid.hash_code == IDENTITY or os.path.isfile(self.file_of(self.name_of(cid)))
 
-    def get(self, cid: CID) -> bytes:
+    def get(self, cid: CID, staged: Path | None = None) -> bytes:
         """Return the bytes of a block after checking them against its CID.
+
+        Parameters
+        ----------
+        cid
+            Of the block.
+        staged
+            A staging folder in which it may lie instead.
 
         Raises
         ------
@@ -72,20 +147,59 @@ class BlockStore:
         StoreError
             If the file does not hold the bytes that the CID names, or cannot be read.
         """
-        path = self.path_of(cid)
-        if cid.hash_code != SHA2_256:
-            raise _missing(cid)
+        if cid.hash_code == IDENTITY:
+            return cid.digest
+        name = self.name_of(cid)
+        path = self.file_of(name)
         with explained(path, "could not be read"):
             try:
-                block = _read(path)
+                block = read_block(path)
             except FileNotFoundError:
-                raise _missing(cid) from None
-        if block is None or not cid.matches(block):
+                if staged is None:
+                    raise _missing(cid) from None
+                try:
+                    block = read_block(staged / name)
+                except FileNotFoundError:
+                    raise _missing(cid) from None
+        if block is None or not _matches(cid, block):
             raise StoreError(
-                f"Block {cid} is corrupt: the file {path} holds other bytes. Delete this file "
-                "and add the original content again; the disk may be failing."
+                f"Block {cid} is corrupt: the file {path} holds other bytes. Add the original "
+                "content again, or repair the store from another one: `verify(repair=[...])`. "
+                "The disk may be failing."
             )
         return block
+
+    def files(self) -> Iterator[BlockFile]:
+        """Give the files of all blocks, in no order; those that come or go meanwhile or not."""
+        for entry in self._entries():
+            if _is_block(entry):
+                with suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    yield BlockFile(entry.name, found.st_size, found.st_mtime_ns, found.st_nlink)
+
+    def strays(self) -> Iterator[Path]:
+        """Give what lies among the blocks and is none."""
+        return (Path(entry.path) for entry in self._entries() if not _is_block(entry))
+
+    def about(self, name: str) -> BlockFile | None:
+        """Return what the file of a block shows, or None if there is none."""
+        try:
+            found = os.stat(self.file_of(name), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return BlockFile(name, found.st_size, found.st_mtime_ns, found.st_nlink)
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        """Give what is in the folders of the blocks, and what lies beside these folders."""
+        with explained(self.root, "could not be read"), os.scandir(self._blocks) as folders:
+            for folder in folders:
+                if len(folder.name) == 2 and folder.is_dir(follow_symlinks=False):
+                    with os.scandir(folder.path) as listing:
+                        yield from listing
+                else:
+                    yield folder
+
+    # -- writing ----------------------------------------------------------------------------
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -94,86 +208,130 @@ class BlockStore:
         Raises
         ------
         StoreError
-            If a block cannot be written, for example because the disk is full; then no block
-            of the batch was added.
+            If a block cannot be written, for example because the disk is full; then nothing
+            of the batch can be asked for.
         """
         with explained(self.root):
-            folder, lock = _new_staging_folder(self._staging)
+            owned = OwnedFolder(self.staging)
+        batch = Batch(self, owned.path)
         try:
-            batch = Batch(self, folder)
             yield batch
             with explained(self.root):
                 batch.commit()
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+            batch.end()
+            owned.remove()
 
+    def hold_equal(self, name: str, block: bytes | memoryview, staged: str) -> bool:
+        """Give a block that is here a second name, if it holds these bytes; tell whether.
 
-class Batch:
-    """The blocks of one write, staged until `commit`."""
-
-    def __init__(self, store: BlockStore, folder: Path) -> None:
-        self._store = store
-        self._folder = folder
-        self._staged: dict[CID, Path | None] = {}
-
-    def put(self, cid: CID, block: bytes | memoryview) -> None:
-        """Stage a block, unless the store or this batch has it already.
-
-        A file in the store that does not hold these bytes (it is corrupt) is written anew.
+        A file with other bytes is set aside.
         """
-        if cid in self._staged:
+        path = self.file_of(name)
+        try:
+            found = read_block(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            found = None  # A disk that cannot read its file: as good as other bytes.
+        # As bytes: views are compared one item at a time.
+        if found != (block if isinstance(block, bytes) else bytes(block)):
+            self.set_aside(name)
+            return False
+        return self.hold(name, staged)
+
+    def hold(self, name: str, staged: str) -> bool:
+        """Give a block a second name, so that no collector takes it; tell whether it worked.
+
+        It does not where the block is gone or the file system knows no second names: then the
+        batch must write it itself.
+        """
+        handle = self.lock.hold_shared()
+        try:
+            os.link(self.file_of(name), staged)
+        except FileExistsError:
+            return True
+        except OSError:
+            return False
+        finally:
+            let_go(handle)
+        return True
+
+    def flush(self, folders: set[str]) -> None:
+        """Bring the names in some folders of blocks to the disk, and their own."""
+        if not self.sync:
             return
-        if len(block) > MAX_BLOCK:
-            raise StoreError(
-                f"A block of {len(block)} bytes is above the limit of {MAX_BLOCK}: no other IPFS "
-                "node would take it. Add the bytes as a file and link to its CID instead."
+        for folder in folders:
+            flush(folder)
+        if not folders <= self._flushed:
+            flush(self._blocks)
+            self._flushed |= folders
+
+    # -- removing ---------------------------------------------------------------------------
+
+    def remove(self, name: str, tally: Tally) -> None:
+        """Remove a block; the caller holds the content lock alone, and the count."""
+        path = self.file_of(name)
+        with suppress(FileNotFoundError):
+            size = os.stat(path).st_size
+            os.unlink(path)
+            tally.add(-size, -1)
+
+    def is_relied_on(self, name: str) -> bool:
+        """Tell whether an open batch has a second name for the block."""
+        return any(os.path.lexists(folder / name) for folder in self.staging.iterdir())
+
+    def set_aside(self, name: str) -> Path | None:
+        """Move a corrupt file out of the way; return where, or None if it is right after all."""
+        path = self.file_of(name)
+        with explained(self.root, "could not be changed"), self.lock.exclusive():
+            if self.is_right(name) is not False:
+                return None
+            size = os.stat(path).st_size
+            self.set_aside_folder.mkdir(mode=0o700, exist_ok=True)
+            target = next(
+                place
+                for number in count()
+                if not (place := self.set_aside_folder / f"{name}.{number}").exists()
             )
-        if _holds(self._store.path_of(cid), block):
-            self._staged[cid] = None
-            return
-        staged = self._folder / f"{len(self._staged):x}"
-        with explained(self._store.root):
-            _write(staged, block)
-        self._staged[cid] = staged
+            os.rename(path, target)
+            with self.counter.tally() as tally:
+                tally.add(-size, -1)
+            self.flush({self.folder_of(name)})
+            return target
 
-    def commit(self) -> None:
-        """Move the staged blocks into place; the last of them only when the others are safe."""
-        cids = list(self._staged)
-        self._move(cids[:-1])
-        self._move(cids[-1:])
+    def is_right(self, name: str) -> bool | None:
+        """Tell whether a file holds the bytes that its name says; None if there is none.
 
-    def _move(self, cids: list[CID]) -> None:
-        folders: set[Path] = set()
-        for cid in cids:
-            target = self._store.path_of(cid)
-            staged = self._staged[cid]
-            if staged is not None:
-                target.parent.mkdir(exist_ok=True)
-                os.replace(staged, target)
-            # Also for a block that was there: who wrote it may not have come this far yet.
-            folders.update((target.parent, target.parent.parent))
-        for folder in sorted(folders):
-            _flush_folder(folder)
+        A file that cannot be read, or whose name is no CID of a block, does not.
+        """
+        try:
+            cid = CID.parse(name)
+            block = read_block(self.file_of(name))
+            return self.name_of(cid) == name and block is not None and _matches(cid, block)
+        except FileNotFoundError:
+            return None
+        except (OSError, ContentError):
+            return False
 
+    def clean(self) -> None:
+        """Remove what dead processes left, and forget a count that they may have left wrong."""
+        remove_remains(self.staging, self.counter.forget)
+        remove_remains(self.root / "reading")
 
-@contextmanager
-def explained(where: Path, what: str = "could not be written; nothing was added") -> Iterator[None]:
-    """Turn errors of the operating system into a `StoreError` that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "The disk is full. Free some space and try again"
-        elif error.errno == errno.EFBIG:
-            advice = "A file would be larger than this process may write (see ulimit -f)"
-        else:
-            advice = f"{error.strerror or error}. Check the folder and its permissions"
-        raise StoreError(f"{where} {what}. {advice}.") from error
+    def usage(self) -> Usage:
+        """Return how much is here."""
+        with explained(self.root, "could not be counted"):
+            return self.counter.usage()
 
-
-def _normal(cid: CID) -> CID:
-    return CID(cid.codec, cid.digest, cid.hash_code) if cid.version == 0 else cid
+    def _count_files(self) -> None:
+        """Count all files while nobody can place or remove any."""
+        with self.lock.exclusive():
+            size = blocks = 0
+            for file in self.files():
+                size, blocks = size + file.size, blocks + 1
+            with self.counter.tally() as tally:
+                tally.known = (size, blocks)
 
 
 def _missing(cid: CID) -> NotFoundError:
@@ -182,63 +340,17 @@ def _missing(cid: CID) -> NotFoundError:
     )
 
 
-def _read(path: Path) -> bytes | None:
-    """Return what a file holds, or None where it is too large to be a block."""
-    with path.open("rb", buffering=0) as file:
-        too_large = os.fstat(file.fileno()).st_size > MAX_BLOCK
-        return None if too_large else file.readall()
+def _is_block(entry: os.DirEntry[str]) -> bool:
+    name = entry.name
+    return (
+        _NAME.fullmatch(name) is not None
+        and entry.path.endswith(f"/{name[-3:-1]}/{name}")
+        and entry.is_file(follow_symlinks=False)
+    )
 
 
-def _holds(path: Path, block: bytes | memoryview) -> bool:
+def _matches(cid: CID, block: bytes) -> bool:
     try:
-        return _read(path) == block
-    except OSError:
+        return cid.matches(block)
+    except ContentError:
         return False
-
-
-def _write(path: Path, block: bytes | memoryview) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        rest = memoryview(block)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _new_staging_folder(parent: Path) -> tuple[Path, int]:
-    """Make a folder that this process holds the lock of; return it and the lock."""
-    while True:
-        folder = parent / secrets.token_hex(8)
-        folder.mkdir(mode=0o700)
-        with suppress(FileNotFoundError):
-            lock = os.open(folder, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)  # Taken for remains between the two lines above: try again.
-
-
-def _remove_remains(parent: Path) -> None:
-    """Remove staging folders whose writer is dead: nobody holds their lock."""
-    for folder in parent.iterdir():
-        try:
-            lock = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(lock)

@@ -168,9 +168,12 @@ class ContentStore(BlockReader, Protocol):
         ------
         StoreError, QuotaError
             If it cannot be written (a full disk, say); then nothing of it was kept.
+        NotFoundError
+            If there is nothing at the path.
         InvalidInputError
-            If there is nothing to read at the path, or it holds something that is neither file,
-            folder nor symlink.
+            If it cannot be read, or holds something that is neither file, folder nor symlink.
+        ConflictError
+            If a file changed while it was read.
         """
         ...
 

@@ -3,37 +3,158 @@
 Every block is verified by the store, but a tree of valid blocks can still lie: about its sizes,
 by being as deep as it likes, or by linking to nothing a billion times.  Here each part must
 have the size that its parent told and hold at least one byte, and depth is bounded, so the work
-is bounded by the size that the root declares.
+is bounded by the size that the root declares; and `content` takes no more than it is told to.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from neuronexus_kernel.content import dagpb
-from neuronexus_kernel.content.cid import CID, DAG_PB
+from neuronexus_kernel.content.chunks import processors
+from neuronexus_kernel.content.cid import CID, CODECS, DAG_PB, IDENTITY, RAW
 from neuronexus_kernel.content.unixfs import (
     FILE_TYPE,
     RAW_TYPE,
     TYPES,
-    FileNode,
+    Message,
     decode_message,
 )
 from neuronexus_kernel.errors import ContentError, NotFoundError, StoreError
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 MAX_DEPTH = 32
+MAX_IN_MEMORY = 4 * 1024**3
 
 Fetch = Callable[[CID], bytes]
+"""Returns a verified block."""
+
+
+def fetch_block(fetch: Fetch, cid: CID, root: CID) -> bytes:
+    """Return a block of some content; that of an identity CID lies in the CID itself.
+
+    Raises
+    ------
+    NotFoundError
+        If the root is missing.
+    StoreError
+        If another block is: then the content is incomplete.
+    """
+    if cid.hash_code == IDENTITY:
+        return cid.digest
+    try:
+        return fetch(cid)
+    except NotFoundError:
+        if cid == root:
+            raise
+        raise StoreError(
+            f"{root} is incomplete: its block {cid} is missing. Add the content again."
+        ) from None
+
+
+def decode(block: bytes, cid: CID) -> tuple[dagpb.PBNode, Message]:
+    """Return the node and the UnixFS message of a DAG-PB block.
+
+    Raises
+    ------
+    StoreError
+        If it holds none, or the CID has another codec.
+    """
+    if cid.codec != DAG_PB:
+        raise unsupported(cid)
+    try:
+        node = dagpb.decode(block)
+        return node, decode_message(node.data or b"")
+    except ContentError as error:
+        raise StoreError(f"Block {cid} is no UnixFS file or folder: {error}") from None
+
+
+def unsupported(cid: CID) -> StoreError:
+    """Return the error for a codec that cannot be where it is."""
+    codec = f"{CODECS.get(cid.codec, 'unknown')} (0x{cid.codec:x})"
+    return StoreError(f"{cid} has the codec {codec}; files and folders are raw or dag-pb.")
 
 
 def size_of(fetch: Fetch, root: CID) -> int:
     """Return the bytes of the file at `root`, as its root block tells (verified on reading)."""
-    return _read(fetch(root), root)[0].size
+    return _file(fetch_block(fetch, root, root), root, is_root=True)[0].size
 
 
-def read(fetch: Fetch, root: CID, start: int = 0) -> Iterator[bytes]:
-    """Give the bytes of the file at `root` piece by piece, from byte `start` on.
+def content(fetch: Fetch, root: CID, *, limit: int = MAX_IN_MEMORY, ahead: int = 0) -> bytes:
+    """Return all bytes of the file at `root`.
+
+    Parameters
+    ----------
+    fetch
+        Returns a verified block.
+    root
+        As in `read`.
+    limit
+        A file that declares more bytes is refused: a few small blocks can declare exbibytes.
+    ahead
+        As in `read`.
+
+    Raises
+    ------
+    NotFoundError, StoreError
+        As in `read`, and where the file is larger than `limit`.
+    """
+    # Other blocks than DAG-PB ones are the bytes themselves, and a block is never large.
+    if root.codec == DAG_PB:
+        block = fetch_block(fetch, root, root)
+        _check_fits(root, _file(block, root, is_root=True)[0].size, limit)
+        fetch = remembering(fetch, root, block)
+    pieces = read(fetch, root, ahead=ahead)
+    first = next(pieces, b"")
+    second = next(pieces, None)
+    if second is None:
+        return first
+    whole = io.BytesIO()
+    whole.writelines((first, second))
+    whole.writelines(pieces)
+    return whole.getvalue()
+
+
+def _check_fits(root: CID, size: int, limit: int) -> None:
+    if size > limit:
+        raise StoreError(
+            f"{root} declares {size:,} bytes; at most {limit:,} are taken into memory at once. "
+            "Read it piece by piece, or download it."
+        )
+
+
+def best_ahead() -> int:
+    """Return how many blocks of this computer's disk are best read ahead: hashing is the work."""
+    count = min(4, processors())
+    return count if count > 1 else 0
+
+
+def remembering(fetch: Fetch, cid: CID, block: bytes) -> Fetch:
+    """Return a `fetch` that has this block already."""
+    return lambda asked: block if asked == cid else fetch(asked)
+
+
+@dataclass(slots=True)
+class _Part:
+    """A subtree that is still to be read: where it begins, and how large its parent says it is."""
+
+    cid: CID
+    start: int
+    size: int | None
+    depth: int
+    coming: Future[bytes] | None = field(default=None)
+
+
+def read(
+    fetch: Fetch, root: CID, start: int = 0, stop: int | None = None, *, ahead: int = 0
+) -> Iterator[bytes]:
+    """Give bytes of the file at `root` piece by piece.
 
     Parameters
     ----------
@@ -41,6 +162,11 @@ def read(fetch: Fetch, root: CID, start: int = 0) -> Iterator[bytes]:
         Returns a verified block.
     root
         A DAG-PB file, or any other block, whose content is then its bytes.
+    start, stop
+        The bytes from `start` on and before `stop`; blocks that hold none of them are not fetched.
+    ahead
+        So many blocks are fetched before they are needed, side by side in as many threads that
+        call `fetch`; from the second piece on, as who reads here and there needs no more than one.
 
     Raises
     ------
@@ -49,47 +175,74 @@ def read(fetch: Fetch, root: CID, start: int = 0) -> Iterator[bytes]:
     StoreError
         If the root is no file, a block below it is missing or corrupt, or the tree is malformed.
     """
-    skip = start
-    todo: list[tuple[CID, int | None, int]] = [(root, None, 0)]
-    while todo:
-        cid, expected, depth = todo.pop()
-        if expected is not None and skip >= expected:
-            skip -= expected
-            continue
-        node, links = _read(_fetch(fetch, cid, root), cid)
-        if expected is not None and node.size != expected:
-            raise StoreError(
-                f"The file {root} is malformed: its part {cid} has {node.size} bytes, not "
-                f"{expected}."
-            )
-        if depth > MAX_DEPTH:
-            raise StoreError(f"The file {root} is nested deeper than {MAX_DEPTH} levels.")
-        if skip < len(node.data):
-            yield node.data[skip:] if skip else node.data
-        skip = max(0, skip - len(node.data))
-        parts = zip(links, node.block_sizes, strict=True)
-        todo.extend((link.cid, size, depth + 1) for link, size in reversed(list(parts)))
+    todo = [_Part(root, 0, None, 0)]
+    has_given = False
+    with _fetching(fetch, root, ahead) as (get, expect):
+        while todo:
+            part = todo.pop()
+            for other in reversed(todo[-ahead:] if ahead and has_given else ()):
+                expect(other)
+            message, links = _file(get(part), part.cid, is_root=not part.depth)
+            if part.size is not None and message.size != part.size:
+                raise StoreError(
+                    f"The file {root} is malformed: its part {part.cid} has {message.size} bytes, "
+                    f"not {part.size}."
+                )
+            if part.depth > MAX_DEPTH:
+                raise StoreError(f"The file {root} is nested deeper than {MAX_DEPTH} levels.")
+            end = part.start + len(message.data)
+            if end > start and message.data and (stop is None or part.start < stop):
+                upto = None if stop is None or stop >= end else stop - part.start
+                yield message.data[max(0, start - part.start) : upto]
+                has_given = True
+            todo.extend(_below(part, message, links, start, stop))
 
 
-def _fetch(fetch: Fetch, cid: CID, root: CID) -> bytes:
+def _below(
+    part: _Part, message: Message, links: tuple[dagpb.Link, ...], start: int, stop: int | None
+) -> list[_Part]:
+    """Return the parts of a part that hold bytes that are asked for, the last one first."""
+    parts = []
+    at = part.start + len(message.data)
+    for link, size in zip(links, message.block_sizes, strict=True):
+        if at + size > start and (stop is None or at < stop):
+            parts.append(_Part(link.cid, at, size, part.depth + 1))
+        at += size
+    parts.reverse()
+    return parts
+
+
+@contextmanager
+def _fetching(
+    fetch: Fetch, root: CID, ahead: int
+) -> Iterator[tuple[Callable[[_Part], bytes], Callable[[_Part], None]]]:
+    """Give two functions: one returns the block of a part, the other has it fetched meanwhile."""
+    if not ahead:
+        yield lambda part: fetch_block(fetch, part.cid, root), lambda part: None
+        return
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(ahead, thread_name_prefix="nx-read")
+
+    def expect(part: _Part) -> None:
+        if part.coming is None:
+            part.coming = pool.submit(fetch_block, fetch, part.cid, root)
+
+    def get(part: _Part) -> bytes:
+        return part.coming.result() if part.coming else fetch_block(fetch, part.cid, root)
+
     try:
-        return fetch(cid)
-    except NotFoundError:
-        if cid == root:
-            raise
-        raise StoreError(
-            f"The file {root} is incomplete: its block {cid} is missing. Add the file again."
-        ) from None
+        yield get, expect
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _read(block: bytes, cid: CID) -> tuple[FileNode, tuple[dagpb.Link, ...]]:
-    if cid.codec != DAG_PB:
-        return FileNode(RAW_TYPE, len(block), data=block), ()
-    try:
-        node = dagpb.decode(block)
-        message = decode_message(node.data or b"")
-    except ContentError as error:
-        raise StoreError(f"Block {cid} is no UnixFS file: {error}") from None
+def _file(block: bytes, cid: CID, *, is_root: bool) -> tuple[Message, tuple[dagpb.Link, ...]]:
+    """Return what a block says as the root of a file or as a part of one."""
+    if cid.codec == RAW or (is_root and cid.codec != DAG_PB and cid.codec in CODECS):
+        return Message(RAW_TYPE, len(block), data=block), ()
+    node, message = decode(block, cid)
     if message.kind not in (RAW_TYPE, FILE_TYPE):
         raise StoreError(f"{cid} is a {TYPES[message.kind]}, not a file.")
     if len(node.links) != len(message.block_sizes):
@@ -99,6 +252,8 @@ def _read(block: bytes, cid: CID) -> tuple[FileNode, tuple[dagpb.Link, ...]]:
         )
     if 0 in message.block_sizes:
         raise StoreError(f"Block {cid} is malformed: one of its parts is empty.")
+    if any(link.name for link in node.links):
+        raise StoreError(f"Block {cid} is malformed: a part of a file has a name.")
     return message, node.links
 
 
@@ -111,15 +266,18 @@ class FileReader(io.RawIOBase):
         Returns a verified block.
     root
         The file.
+    ahead
+        As in `read`.
     """
 
-    def __init__(self, fetch: Fetch, root: CID) -> None:
+    def __init__(self, fetch: Fetch, root: CID, *, ahead: int = 0) -> None:
         super().__init__()
         self._fetch = fetch
         self._root = root
+        self._ahead = ahead
         self._size = size_of(fetch, root)
         self._position = 0
-        self._pieces = read(fetch, root)
+        self._pieces = read(fetch, root, ahead=ahead)
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
@@ -142,7 +300,7 @@ class FileReader(io.RawIOBase):
         target = base + offset
         if target != self._position:
             self._position = target
-            self._pieces = read(self._fetch, self._root, target)
+            self._pieces = read(self._fetch, self._root, target, ahead=self._ahead)
             self._piece = memoryview(b"")
         return target
 
@@ -156,3 +314,11 @@ class FileReader(io.RawIOBase):
         self._piece = self._piece[count:]
         self._position += count
         return count
+
+    def readall(self) -> bytes:
+        """Return the rest of the file, if it fits into memory."""
+        _check_fits(self._root, self._size - self._position, MAX_IN_MEMORY)
+        rest = b"".join((self._piece, *self._pieces))
+        self._piece = memoryview(b"")
+        self._position += len(rest)
+        return rest

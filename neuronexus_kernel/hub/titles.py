@@ -1,0 +1,74 @@
+"""Names that accounts give to content: each has immutable versions, numbered from 1.
+
+A CID never changes what it names, so what people call "the data set" is a row of CIDs.  Storing
+other content under a name of one's own adds a version to it; storing the same again does not.
+Sealed content has no names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.database import Transaction
+from neuronexus_kernel.hub.records import Root
+
+
+def entitle(tx: Transaction, root: Root) -> None:
+    """Make a root the newest version of its name, unless it is that already."""
+    titles = schema.titles
+    if not root.name or root.visibility == "sealed":
+        return
+    newest = tx.first(
+        sa.select(titles)
+        .where(titles.c.owner == root.owner, titles.c.name == root.name)
+        .order_by(titles.c.number.desc())
+        .limit(1)
+    )
+    said = (root.cid, root.visibility, root.license)
+    if newest is not None and (newest.cid, newest.visibility, newest.license) == said:
+        return
+    tx.execute(
+        titles.insert().values(
+            owner=root.owner,
+            name=root.name,
+            number=1 if newest is None else newest.number + 1,
+            cid=root.cid,
+            visibility=root.visibility,
+            license=root.license,
+            created=tx.time,
+        )
+    )
+
+
+def titled_roots() -> sa.Select[Any]:
+    """Select all roots, each with the titles that its owner gave it, if any; newest first.
+
+    A root whose owner gave it the same name again after another one occurs several times, its
+    lowest number first.
+    """
+    titles, roots = schema.titles, schema.roots
+    same = (
+        (titles.c.owner == roots.c.owner)
+        & (titles.c.name == roots.c.name)
+        & (titles.c.cid == roots.c.cid)
+        & (titles.c.visibility == roots.c.visibility)
+    )
+    return (
+        sa.select(roots, titles.c.number, titles.c.license)
+        .outerjoin(titles, same)
+        .order_by(roots.c.created.desc(), roots.c.cid, titles.c.number)
+    )
+
+
+def versions(owner: str, name: str) -> sa.Select[Any]:
+    """Select the titles of a name, each with kind and size of its root, the oldest first."""
+    titles, roots = schema.titles, schema.roots
+    return (
+        sa.select(titles, roots.c.kind, roots.c.size)
+        .join(roots, (roots.c.cid == titles.c.cid) & (roots.c.visibility == titles.c.visibility))
+        .where(titles.c.owner == owner, titles.c.name == name)
+        .order_by(titles.c.number)
+    )

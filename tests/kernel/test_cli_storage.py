@@ -1,0 +1,137 @@
+"""``neuronexus add``, ``get``, ``ls``, ``pin``, ``verify``, ``gc``, ``export`` and ``import``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neuronexus_kernel.cli import main
+from neuronexus_kernel.storage import cid_of
+
+Run = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command on a home of its own; return its exit status and the lines it printed."""
+
+    def run(name: str, *arguments: object, home: str = "home") -> tuple[int, list[str]]:
+        capsys.readouterr()
+        status = main([name, "--home", str(tmp_path / home), *map(str, arguments)])
+        told = capsys.readouterr()
+        return status, (told.out if status == 0 else told.out + told.err).splitlines()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a folder in it."""
+    root = tmp_path / "data"
+    (root / "inner").mkdir(parents=True)
+    (root / "rows.csv").write_text("a,b\n1,2\n")
+    (root / "inner" / "large.bin").write_bytes(bytes(range(256)) * 8192)
+    return root
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_what_was_added_comes_out_again(run: Run, folder: Path, tmp_path: Path) -> None:
+    _, (cid,) = run("add", folder)
+    assert cid == str(cid_of(folder))
+    assert run("get", cid, "-o", tmp_path / "again") == (0, [str(tmp_path / "again")])
+    assert files(tmp_path / "again") == files(folder)
+    assert run("get", f"{cid}/rows.csv", "-o", "-") == (0, ["a,b", "1,2"])
+
+
+def test_a_folder_is_listed(run: Run, folder: Path) -> None:
+    _, (cid,) = run("add", folder)
+    _, lines = run("ls", cid)
+    assert [line.split()[1::2] for line in lines] == [["folder", "inner"], ["file", "rows.csv"]]
+    assert run("ls", f"{cid}/inner")[1][0].split()[2] == "2,097,152"
+
+
+@pytest.mark.parametrize("profile", ["unixfs-v0-2015", "unixfs-v1-2025"])
+def test_only_hashing_prints_the_cid_alone_and_keeps_nothing(
+    run: Run, folder: Path, tmp_path: Path, profile: str
+) -> None:
+    path = folder / "inner" / "large.bin"
+    expected = str(cid_of(path, profile=profile))
+    assert run("add", "--only-hash", "--profile", profile, path) == (0, [expected])
+    assert not (tmp_path / "home").exists()
+
+
+def test_only_what_is_pinned_survives_a_collection(run: Run, folder: Path) -> None:
+    _, (kept,) = run("add", folder / "rows.csv", "--name", "rows")
+    _, (dropped,) = run("add", folder / "inner")
+    _, (loose,) = run("add", folder, "--no-pin")
+    assert [line.split()[0] for line in run("ls")[1]] == [kept, dropped]
+    run("pin", "--remove", dropped)
+    assert "would be removed" in run("gc", "--dry-run")[1][0]
+    run("gc")
+    assert run("get", kept, "-o", "-") == (0, ["a,b", "1,2"])
+    assert run("ls", dropped)[0] == run("ls", loose)[0] == 1
+    assert run("ls") == (0, [line for line in run("ls")[1] if line.endswith("rows")])
+
+
+def test_a_car_file_carries_content_to_another_computer(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    _, (cid,) = run("add", folder)
+    car = tmp_path / "data.car"
+    assert run("export", cid, "-o", car, "--version", "2") == (0, [str(car)])
+    assert run("import", car, home="elsewhere") == (0, [cid])
+    run("get", cid, "-o", tmp_path / "again", home="elsewhere")
+    assert files(tmp_path / "again") == files(folder)
+
+
+def test_a_damaged_car_file_is_refused_whole(run: Run, folder: Path, tmp_path: Path) -> None:
+    _, (cid,) = run("add", folder)
+    car = tmp_path / "data.car"
+    run("export", cid, "-o", car)
+    car.write_bytes(car.read_bytes()[:-1])
+    assert run("import", car, home="elsewhere")[0] == 1
+    assert run("ls", home="elsewhere") == (0, [])
+
+
+def test_an_export_overwrites_nothing_and_leaves_no_half_file(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    _, (cid,) = run("add", folder)
+    (tmp_path / "mine.car").write_text("mine")
+    assert run("export", cid, "-o", tmp_path / "mine.car")[0] == 1
+    assert (tmp_path / "mine.car").read_text() == "mine"
+    run("pin", "--remove", cid)
+    run("gc")
+    assert run("export", cid, "-o", tmp_path / "new.car")[0] == 1
+    assert sorted(each.name for each in tmp_path.glob("*.car*")) == ["mine.car"]
+
+
+def test_a_flipped_byte_is_found_and_told(run: Run, folder: Path, tmp_path: Path) -> None:
+    _, (cid,) = run("add", folder / "rows.csv")
+    assert run("verify")[0] == 0
+    (block,) = (tmp_path / "home" / "content" / "blocks").rglob(f"{cid}*")
+    block.chmod(0o600)
+    block.write_bytes(b"A" + block.read_bytes()[1:])
+    status, lines = run("verify")
+    assert status == 1
+    assert any("corrupt" in line and cid in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("add", "missing.txt"), "There is no file or folder missing.txt."),
+        (("get", "bafynonsense"), "is not a CID"),
+        (("import", "missing.car"), "There is no file or folder missing.car."),
+        (("get", str(cid_of(b"never added"))), "There is no content"),
+    ],
+)
+def test_a_wrong_name_is_told_plainly(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    status, lines = run(*arguments)
+    assert status == 1
+    assert told in lines[-1]
