@@ -102,7 +102,7 @@ class Contents:
         def change(tx: Transaction) -> Root:
             known = self.record(tx, root)
             titles.entitle(tx, root)
-            return known
+            return titles.described(tx, known)
 
         return self._database.write(change)
 
@@ -116,7 +116,7 @@ class Contents:
         if known is not None:
             # Who sealed these bytes before is nobody's business.
             sealed = root.visibility == "sealed"
-            return replace(root, created=tx.time) if sealed else _root(known)
+            return replace(root, license="", created=tx.time) if sealed else _root(known)
         tx.execute(
             roots.insert().values(
                 cid=root.cid,
@@ -237,6 +237,13 @@ class Contents:
             raise NotFoundError(f"There is no content {cid} here that you may read.")
 
     # -- for the hub's own services --------------------------------------------------------
+
+    def recorded(self, *, sealed: bool = False) -> list[CID]:
+        """Return all roots of one of the two stores."""
+        roots = schema.roots.c
+        is_sealed = roots.visibility == str(Visibility.SEALED)
+        query = sa.select(roots.cid).where(is_sealed if sealed else ~is_sealed).distinct()
+        return [CID.parse(row.cid) for row in self._database.read(lambda tx: tx.all(query))]
 
     def bytes_of(self, cid: str, *, sealed: bool = False) -> bytes:
         """Return bytes for the hub itself, sealed or not."""

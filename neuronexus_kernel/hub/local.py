@@ -73,12 +73,12 @@ class Services:
             raise
 
     def _compose(self, home: Path, settings: Settings) -> None:
-        self.contents = Contents(
-            self.database,
-            LocalStore(home / "content", settings.storage),
-            LocalStore(home / "sealed", settings.storage),
-            limit=settings.upload_limit,
-        )
+        content = LocalStore(home / "content", settings.storage)
+        sealed = LocalStore(home / "sealed", settings.storage)
+        self.contents = Contents(self.database, content, sealed, limit=settings.upload_limit)
+        # All that is added is pinned; but the stores are open to the command line too.
+        content.keep(self.contents.recorded())
+        sealed.keep(self.contents.recorded(sealed=True))
         self.identity = Identity(self.database)
         self.tokens = Tokens(self.database)
         self.projects = Projects(self.database, self.contents)

@@ -7,6 +7,7 @@ Sealed content has no names.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,6 +42,19 @@ def entitle(tx: Transaction, root: Root) -> None:
             created=tx.time,
         )
     )
+
+
+def described(tx: Transaction, root: Root) -> Root:
+    """Return a root with the number and the license of the first title that its owner gave it."""
+    titles = schema.titles
+    first = tx.first(
+        sa.select(titles)
+        .where(titles.c.owner == root.owner, titles.c.name == root.name)
+        .where(titles.c.cid == root.cid, titles.c.visibility == root.visibility)
+        .order_by(titles.c.number)
+        .limit(1)
+    )
+    return root if first is None else replace(root, number=first.number, license=first.license)
 
 
 def titled_roots() -> sa.Select[Any]:

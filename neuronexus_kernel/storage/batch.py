@@ -144,7 +144,8 @@ class Batch:
 
     def keep_collectors_away(self) -> None:
         """Have no collector remove anything from now on until the batch ends; call it late."""
-        self._away.enter_context(self._store.lock.shared())
+        with explained(self._store.root):
+            self._away.enter_context(self._store.lock.shared())
 
     def end(self) -> None:
         """Let go of everything."""

@@ -97,7 +97,9 @@ class PinBook:
     def of(self, cid: CID) -> list[Record]:
         """Return all pins of a root."""
         start = f"{BlockStore.name_of(cid)}."
-        found = (self.read(name) for name in self.names() if name.startswith(start))
+        with explained(self.folder, "could not be read"):
+            names = sorted(name for name in os.listdir(self.folder) if name.startswith(start))
+        found = map(self.read, filter(_NAME.fullmatch, names))
         return [record for record in found if record is not None]
 
     def records(self) -> list[Record]:
@@ -123,6 +125,10 @@ class PinBook:
         """Return the names of all pins' files; that of a file that is no pin's is left out."""
         with explained(self.folder, "could not be read"):
             return set(filter(_NAME.fullmatch, os.listdir(self.folder)))
+
+    def kept_whole(self) -> set[str]:
+        """Return the roots that recursive pins keep, as the names of their blocks."""
+        return {name.partition(".")[0] for name in self.names() if ".r." in name}
 
     def strays(self) -> Iterator[Path]:
         """Give files that lie among the pins and are none."""

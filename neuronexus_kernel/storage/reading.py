@@ -10,29 +10,36 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EACCES, EPERM, EROFS
+from functools import partial
 from pathlib import Path
 
+from neuronexus_kernel.storage.files import explained
 from neuronexus_kernel.storage.locking import ContentLock, OwnedFolder, let_go
 
 
 class Hold:
-    """Keeps what lies below one root from being collected, until `release`."""
+    """Keeps what lies below one root from being collected, until `release`.
 
-    def __init__(self, readers: Readers, name: str, lock: int | None) -> None:
-        self._readers = readers
-        self._name = name
-        self._lock = lock
+    Parameters
+    ----------
+    release
+        Lets go.
+    """
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release: Callable[[], None] | None = release
         self._process = os.getpid()
-        self._held = True
 
     def release(self) -> None:
         """Let go; a second time does nothing."""
+        release, self._release = self._release, None
         # A process forked from the one that holds has inherited this object, not what it holds.
-        if self._held and self._process == os.getpid():
-            self._held = False
-            self._readers.release(self._name, self._lock)
+        if release is not None and self._process == os.getpid():
+            release()
 
 
 class Readers:
@@ -49,37 +56,37 @@ class Readers:
     def __init__(self, parent: Path, lock: ContentLock) -> None:
         self._parent = parent
         self._lock = lock
-        self._mutex = threading.Lock()
-        self._folder: Path | None = None
-        self._process = os.getpid()
-        self._counts: dict[str, int] = {}
+        self._begin()
 
     def hold(self, name: str) -> Hold:
         """Keep what lies below a root from being collected.
 
-        What is there when this returns stays: no collector is at work within it.  Where the
-        file cannot be made (the disk is full, or may not be written to), collectors are kept
-        away altogether meanwhile.
+        What is there when this returns stays: no collector is at work within it.  Where the file
+        cannot be made (the disk is full, say), collectors are kept away altogether meanwhile.
+        Where not even a lock can be had (a medium that is only read), nobody collects.
 
         Parameters
         ----------
         name
             The text of the root's CID, as its file is named.
+
+        Raises
+        ------
+        StoreError
+            If too many files are open.
         """
-        self._begin_anew_after_a_fork()
-        with self._mutex:
-            folder = self._own_folder()
-            if folder is not None and name in self._counts:
-                self._counts[name] += 1
-                return Hold(self, name, None)
-            lock = self._lock.hold_shared()
-            if folder is not None:
-                with suppress(OSError):
-                    os.close(os.open(folder / name, os.O_CREAT | os.O_WRONLY, 0o600))
-                    self._counts[name] = 1
-                    let_go(lock)
-                    return Hold(self, name, None)
-            return Hold(self, name, lock)
+        if self._process != os.getpid():
+            self._begin()
+        with explained(self._parent, "could not be used"):
+            try:
+                with self._mutex:
+                    return self._hold(name)
+            except OSError as error:
+                if error.errno not in (EACCES, EPERM, EROFS):
+                    raise
+                return Hold(lambda: None)
+            finally:
+                self._settle()
 
     @contextmanager
     def holding(self, name: str) -> Iterator[None]:
@@ -90,18 +97,48 @@ class Readers:
         finally:
             hold.release()
 
-    def release(self, name: str, lock: int | None) -> None:
-        """Let go of a root once, or of the lock that was held instead."""
-        if lock is not None:
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._folder: Path | None = None
+        self._counts: dict[str, int] = {}
+        self._released: deque[str] = deque()
+        self._mutex = threading.Lock()
+
+    def _hold(self, name: str) -> Hold:
+        folder = self._own_folder()
+        if folder is None or name not in self._counts:
+            lock = self._lock.hold_shared()
+            try:
+                if folder is None:
+                    raise FileNotFoundError(folder)
+                os.close(os.open(folder / name, os.O_CREAT | os.O_WRONLY, 0o600))
+            except OSError:
+                return Hold(partial(let_go, lock))
             let_go(lock)
-            return
-        with self._mutex:
-            self._counts[name] -= 1
-            if not self._counts[name]:
-                del self._counts[name]
-                if self._folder is not None:
-                    with suppress(OSError):
-                        os.unlink(self._folder / name)
+        self._counts[name] = self._counts.get(name, 0) + 1
+        return Hold(partial(self._let_go_of, name))
+
+    def _let_go_of(self, name: str) -> None:
+        self._released.append(name)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Carry out what was released.
+
+        A stream that is forgotten is closed whenever the interpreter likes, also in the midst
+        of `hold`.  So this never waits: who has the mutex looks here after letting go of it.
+        """
+        while self._released and self._mutex.acquire(blocking=False):
+            try:
+                while self._released:
+                    name = self._released.popleft()
+                    self._counts[name] -= 1
+                    if not self._counts[name]:
+                        del self._counts[name]
+                        with suppress(OSError):
+                            os.unlink(f"{self._folder}/{name}")
+            finally:
+                self._mutex.release()
 
     def roots(self) -> set[str]:
         """Return what is being read, by any process."""
@@ -111,11 +148,6 @@ class Readers:
                 with suppress(FileNotFoundError, NotADirectoryError):
                     found.update(os.listdir(folder))
         return found
-
-    def _begin_anew_after_a_fork(self) -> None:
-        if self._process != os.getpid():
-            self._process, self._folder, self._counts = os.getpid(), None, {}
-            self._mutex = threading.Lock()  # A thread of the parent may have held the old one.
 
     def _own_folder(self) -> Path | None:
         """Return the folder of this process, making it when it is first needed."""

@@ -9,7 +9,7 @@ interface is `interface.ContentStore`.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -261,6 +261,22 @@ class LocalStore:
                 return self._note(
                     batch, cid, name=name, recursive=recursive, profile=profile, elsewhere=elsewhere
                 )
+
+    def keep(self, roots: Iterable[CID]) -> list[CID]:
+        """Pin those of some roots that no recursive pin keeps yet; return what is not here whole.
+
+        For whoever records roots elsewhere, such as a hub: what it knows of must stay, also if
+        somebody took the pins back meanwhile.
+        """
+        kept = self._pins.kept_whole()
+        missing = []
+        for cid in roots:
+            if self._blocks.name_of(cid) not in kept:
+                try:
+                    self.pin(cid)
+                except (NotFoundError, StoreError):
+                    missing.append(cid)
+        return missing
 
     def unpin(self, address: Address, *, name: str | None = None) -> None:
         """Take a promise back; see `ContentStore.unpin`.

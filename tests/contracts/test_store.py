@@ -308,12 +308,14 @@ def test_a_path_leads_into_a_folder(store, add, folder):
 def test_a_sharded_folder_is_listed_and_entered(store, add, tmp_path):
     root = tmp_path / "many"
     root.mkdir()
-    names = [f"{number:04d}-{'x' * 240}" for number in range(1100)]
+    names = [f"{number:04d}-{'x' * 250}" for number in range(950)]
     for name in names:
-        (root / name).write_bytes(name[:4].encode())
+        (root / name).write_bytes(b"")
+    (root / names[777]).write_bytes(b"not empty")
     cid = add(root)
+    assert len(store.block(cid)) < 100_000  # In one block they would have more than 256 KiB.
     assert [entry.name for entry in store.ls(cid)] == names
-    assert store.get(f"{cid}/{names[777]}") == b"0777"
+    assert store.get(f"{cid}/{names[777]}") == b"not empty"
 
 
 def test_nothing_is_overwritten_by_a_download(store, add, tmp_path):

@@ -54,7 +54,11 @@ def test_kubo_is_one_of_the_nodes():
     assert "kubo" in NODES
 
 
-@pytest.fixture(scope="module", params=NODES)
+# js-ipfs takes its time.
+MARKS = {"kubo": (), "js-ipfs": (pytest.mark.long,)}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=MARKS[name]) for name in NODES])
 def node(request, tmp_path_factory):
     """The name of a node, and the address of its RPC."""
     run = {"kubo": nodes.kubo, "js-ipfs": nodes.js_ipfs}[request.param]
@@ -79,12 +83,19 @@ def place(store):
     return contract.Place(store, store)
 
 
+@pytest.fixture
+def own(store):
+    """A store that takes content itself."""
+    return store
+
+
 # The contract of all stores, on these nodes: its tests, and the fixtures that build on a place.
 globals().update(
     {
         name: each
         for name, each in vars(contract).items()
-        if name.startswith("test_") or name in ("add", "own", "folder")
+        if name in ("add", "folder")
+        or (name.startswith("test_") and name != "test_kubo_is_one_of_the_stores")
     }
 )
 _NEED_NAMES = {

@@ -390,3 +390,44 @@ def test_the_root_node_of_a_file_links_to_its_chunks(store):
     assert [link.cid for link in links] == [
         CID.of(BIG[start : start + MIB]) for start in range(0, len(BIG), MIB)
     ]
+
+
+MEMORY = """
+import io, os, resource, sys
+from neuronexus_kernel.settings import StorageSettings
+from neuronexus_kernel.storage import LocalStore
+
+class Counting(io.RawIOBase):
+    "A stream of so many chunks, no two of them equal."
+    def __init__(self, chunks):
+        self.chunks = iter(range(chunks))
+    def readable(self):
+        return True
+    def readinto(self, room):
+        number = next(self.chunks, None)
+        if number is None:
+            return 0
+        room[:8] = number.to_bytes(8, "big")
+        return len(room)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+store = LocalStore(sys.argv[1], StorageSettings(fsync="never"))
+store.add(Counting(20))
+before = peak()
+with store.open(store.add(Counting(160))) as stream:
+    while stream.read(1 << 20):
+        pass
+assert store.verify().ok
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_a_file(tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 16
