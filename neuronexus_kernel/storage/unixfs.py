@@ -9,7 +9,7 @@ is bounded by the size that the root declares; and `content` takes no more than 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -153,7 +153,7 @@ class _Part:
 
 def read(
     fetch: Fetch, root: CID, start: int = 0, stop: int | None = None, *, ahead: int = 0
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Give bytes of the file at `root` piece by piece.
 
     Parameters
@@ -294,18 +294,21 @@ class FileReader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position; the blocks before it are not read."""
+        self._check_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}.get(whence)
         if base is None or base + offset < 0:
             raise ValueError(f"There is no position {offset} (whence {whence}) in this file.")
         target = base + offset
         if target != self._position:
             self._position = target
+            self._pieces.close()
             self._pieces = read(self._fetch, self._root, target, ahead=self._ahead)
             self._piece = memoryview(b"")
         return target
 
     def readinto(self, buffer: object) -> int:
         """Fill `buffer` as far as the current block goes; return the number of bytes."""
+        self._check_open()
         room = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         if not self._piece:
             self._piece = memoryview(next(self._pieces, b""))
@@ -315,10 +318,21 @@ class FileReader(io.RawIOBase):
         self._position += count
         return count
 
+    def close(self) -> None:
+        """Close it; what was being read ahead ends first."""
+        if not self.closed:
+            self._pieces.close()
+        super().close()
+
     def readall(self) -> bytes:
         """Return the rest of the file, if it fits into memory."""
+        self._check_open()
         _check_fits(self._root, self._size - self._position, MAX_IN_MEMORY)
         rest = b"".join((self._piece, *self._pieces))
         self._piece = memoryview(b"")
         self._position += len(rest)
         return rest
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")

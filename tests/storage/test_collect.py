@@ -1,5 +1,6 @@
 """Garbage collection: what is pinned or in use stays, whatever comes in between; the rest goes."""
 
+import errno
 import io
 import os
 import random
@@ -448,6 +449,48 @@ def test_a_stream_stays_readable_where_nothing_can_be_written(store, monkeypatch
     stream.close()
     monkeypatch.undo()
     assert store.collect().kept == 0
+
+
+def test_a_stream_may_be_forgotten_while_another_is_opened(store, monkeypatch):
+    """As the interpreter does it: in the same thread, in the midst of `hold`."""
+    cid, other = garbage(store), store.add(b"other", pin=False)
+    forgotten = [store.open(cid)]
+    own_folder = store._blocks.readers._own_folder
+
+    def forget_meanwhile():
+        forgotten.clear()
+        return own_folder()
+
+    monkeypatch.setattr(store._blocks.readers, "_own_folder", forget_meanwhile)
+    with store.open(other) as stream:
+        assert store.collect().removed == 5
+        assert stream.read() == b"other"
+    assert store.collect().removed == 1
+
+
+def test_what_may_only_be_read_is_read_without_a_lock(store, monkeypatch):
+    cid = store.add(BIG)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "only read")
+
+    monkeypatch.setattr(locking, "hold", refuse)
+    assert store.get(cid) == BIG
+    with store.open(cid) as stream:
+        assert stream.read() == BIG
+    with pytest.raises(StoreError, match="permissions"):
+        store.add(b"new")
+
+
+def test_too_many_open_files_are_explained(store, monkeypatch):
+    cid = store.add(BIG)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr(locking, "hold", refuse)
+    with pytest.raises(StoreError, match="Too many files are open"):
+        store.get(cid)
 
 
 def test_a_forked_process_lets_its_parent_read_on(store):

@@ -84,6 +84,17 @@ def test_reading_ahead_ends_with_the_reader(memory):
     assert threading.active_count() > before
     pieces.close()
     assert threading.active_count() == before
+    for end in (lambda stream: stream.close(), lambda stream: stream.seek(5)):
+        stream = FileReader(memory.fetch, root, ahead=3)
+        stream.read(10)
+        stream.read(10)
+        assert threading.active_count() > before
+        end(stream)
+        assert threading.active_count() == before
+    assert stream.read(3) == content(memory.fetch, root)[5:8]
+    stream.close()
+    with pytest.raises(ValueError, match="closed"):
+        stream.read(1)
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda profile: profile.name)

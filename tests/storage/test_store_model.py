@@ -28,6 +28,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.contents = {}  # bytes of a file, or the CIDs that a document names, by CID
         self.pins = {}  # whether all below is kept, by CID and name
         self.streams = []
+        self.parted = set()  # roots that were kept alone, so that what is below may be gone
 
     def teardown(self):
         for _, stream in self.streams:
@@ -46,28 +47,34 @@ class StoreMachine(RuleBasedStateMachine):
                     todo.extend(self.contents[cid])
         return found
 
+    def is_whole(self, cid):
+        """Whether a root that is here has all below it, too."""
+        content = self.contents[cid]
+        below = content if isinstance(content, list) else []
+        return cid not in self.parted and all(map(self.is_whole, below))
+
     @rule(target=roots, chosen=CHOICES, name=NAMES, pin=st.booleans())
     def add(self, chosen, name, pin):
         data = b"".join(PIECES[number] for number in chosen)
         cid = self.store.add(data, profile="unixfs-v0-2015", name=name, pin=pin)
         self.contents[cid] = data
+        self.parted.discard(cid)
         if pin:
             self.pins[cid, name] = True
         return cid
 
     @rule(target=roots, below=st.lists(roots, max_size=3), salt=st.integers(0, 3))
     def put_node(self, below, salt):
-        kept = [cid for cid in below if self.store.has(cid)]
+        kept = [cid for cid in below if self.store.has(cid) and self.is_whole(cid)]
         cid = self.store.put_node({"below": kept, "salt": salt})
         self.contents[cid] = kept
+        self.parted.discard(cid)
         self.pins[cid, ""] = True
         return cid
 
     @rule(cid=roots, name=NAMES, recursive=st.booleans())
     def pin(self, cid, name, recursive):
-        # A root that is here is whole, unless one block of it was pinned alone.
-        alone = [c for (c, _), whole in self.pins.items() if not whole]
-        if self.store.has(cid) and not alone:
+        if self.store.has(cid) and self.is_whole(cid):
             self.store.pin(cid, name=name, recursive=recursive)
             self.pins[cid, name] = recursive or self.pins.get((cid, name), False)
 
@@ -105,6 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
         )
         assert self.store.collect().removed == 0
         reading = {cid for cid, _ in self.streams}
+        self.parted |= {cid for cid, _ in self.pins} - self.needed() - reading
         promised = self.needed() | {cid for cid, _ in self.pins}
         for cid in self.contents:
             if cid not in promised | reading:
