@@ -101,6 +101,7 @@ class BlockStore:
                     flush(root.parent)
             for folder in (self.staging, locks, root / "reading"):
                 folder.mkdir(mode=0o700, exist_ok=True)
+            self.lock.prepare()
             self.readers = Readers(root / "reading", self.lock)
             self.clean()
 

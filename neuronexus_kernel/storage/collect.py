@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from neuronexus_kernel.content.cid import CID, DAG_CBOR, RAW
@@ -102,12 +103,23 @@ def collect(
     """Remove what no pin needs and nobody uses; see `LocalStore.collect`."""
     with explained(blocks.root, "could not be collected"), locked(blocks.collector_lock):
         blocks.clean()
-        # Found by others if this process dies: then they count the blocks anew.
-        owned = OwnedFolder(blocks.staging)
-        try:
+        with _in_sight(blocks):
             return _Collector(blocks, pins, dry_run, progress).run()
-        finally:
-            owned.remove()
+
+
+@contextmanager
+def _in_sight(blocks: BlockStore) -> Iterator[None]:
+    """Have others count the blocks anew if this process dies: they will find its folder."""
+    try:
+        owned = OwnedFolder(blocks.staging)
+    except OSError:  # The disk is full: no time to refuse a collection.
+        blocks.counter.forget()
+        yield
+        return
+    try:
+        yield
+    finally:
+        owned.remove()
 
 
 class _Collector:

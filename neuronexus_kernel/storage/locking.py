@@ -86,6 +86,15 @@ class ContentLock:
         self._file = folder / "content"
         self._door = folder / "door"
 
+    def prepare(self) -> None:
+        """Make the files, so that a collector needs no room on a disk that is full."""
+        for path in (self._file, self._door):
+            let_go(hold(path, shared=True))
+        if not self._file.stat().st_size:
+            with locked(self._file) as handle:
+                if not os.fstat(handle).st_size:
+                    os.pwrite(handle, b"%020d" % 0, 0)
+
     @contextmanager
     def shared(self) -> Iterator[int]:
         """Keep collectors away; gives the stamp of what appears now."""

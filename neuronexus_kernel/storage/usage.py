@@ -100,10 +100,14 @@ class Counter:
             try:
                 yield tally
             finally:
-                if tally.known != before:
-                    os.ftruncate(handle, 0)
-                    if tally.known is not None:
+                if tally.known is not None and tally.known != before:
+                    try:
+                        # Over what was there: that needs no room on a disk that is full.
                         os.pwrite(handle, _encode(tally.known), 0)
+                    except OSError:
+                        tally.known = None
+                if tally.known is None:
+                    os.ftruncate(handle, 0)
 
     def forget(self) -> None:
         """Have the next who needs it count anew."""
@@ -213,7 +217,7 @@ def _decode(text: bytes) -> tuple[int, int] | None:
 
 
 def _encode(count: tuple[int, int]) -> bytes:
-    return b"%d %d %s\n" % (*count, _boot())
+    return b"%020d %020d %s\n" % (*count, _boot())
 
 
 @cache

@@ -139,6 +139,55 @@ def in_own_mount(folder: Path, size: str) -> list[str]:
     return command if probe.returncode == 0 else []
 
 
+# Fills a store, and then the last byte beside it; collects, and has room again.
+COLLECTOR = """
+import random, sys
+from pathlib import Path
+from neuronexus_kernel.errors import StoreError
+from neuronexus_kernel.storage import LocalStore
+root = Path(sys.argv[1])
+store = LocalStore(root / "store")
+for number in range(100):
+    try:
+        store.add(random.Random(number).randbytes(100_000))
+    except StoreError:
+        break
+assert number > 5
+try:
+    with (root / "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(512)):
+            pass
+except OSError:
+    pass
+kept, *others = list(store.pins())
+for pin in others:
+    store.unpin(pin.cid)
+assert store.open(kept.cid).read() == random.Random(0).randbytes(100_000)
+assert store.collect().removed == len(others)
+assert (store.usage().blocks, store.usage().bytes) == (1, 100_000)
+assert store.verify().ok
+store.add(random.Random(100).randbytes(100_000))
+assert store.usage().blocks == 2
+print("well")
+"""
+
+
+def test_a_full_disk_can_be_collected(tmp_path):
+    command = in_own_mount(tmp_path, "2m")
+    if not command:
+        pytest.skip("this system lets no ordinary process mount a small file system")
+    result = subprocess.run(
+        [*command, sys.executable, "-c", COLLECTOR, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "well\n"
+
+
 def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path):
     command = in_own_mount(tmp_path, "2m")
     if not command:
