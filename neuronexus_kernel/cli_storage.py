@@ -141,6 +141,11 @@ def _add_pin(parser: argparse.ArgumentParser) -> None:
 
 
 def _pin(options: argparse.Namespace) -> int:
+    if options.remove and not options.name and (_home(options) / "hub.duckdb").exists():
+        raise ConflictError(
+            "This home has a hub, whose own pins have no name: taking one back could lose what it "
+            "records. Say which of yours you mean: --name NAME."
+        )
     store = _store(options)
     for address in options.addresses:
         if options.remove:
@@ -241,8 +246,12 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
 def _local(options: argparse.Namespace) -> LocalStore:
     from neuronexus_kernel.storage import LocalStore
 
-    home = options.home.expanduser().resolve() if options.home else home_directory()
-    return LocalStore(home / "content", StorageSettings.load())
+    return LocalStore(_home(options) / "content", StorageSettings.load())
+
+
+def _home(options: argparse.Namespace) -> Path:
+    home: Path | None = options.home
+    return home.expanduser().resolve() if home else home_directory()
 
 
 def _store(options: argparse.Namespace) -> LocalStore | ReplicatedStore:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuronexus_kernel.cli import main
+from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.storage import cid_of
 
 Run = Callable[..., tuple[int, list[str]]]
@@ -76,6 +77,21 @@ def test_only_what_is_pinned_survives_a_collection(run: Run, folder: Path) -> No
     assert run("get", kept, "-o", "-") == (0, ["a,b", "1,2"])
     assert run("ls", dropped)[0] == run("ls", loose)[0] == 1
     assert run("ls") == (0, [line for line in run("ls")[1] if line.endswith("rows")])
+
+
+def test_the_pins_of_a_hub_are_not_taken_back(run: Run, tmp_path: Path) -> None:
+    hub = LocalHub.open(tmp_path / "home")
+    visitor = hub.visitor()
+    visitor.register("ada", "correct horse battery")
+    visitor.login("ada", "correct horse battery")
+    root = visitor.put(b"what the hub records")
+    hub.close()
+    status, lines = run("pin", "--remove", root.cid)
+    assert (status, "--name NAME" in lines[-1]) == (1, True)
+    run("pin", root.cid, "--name", "mine")
+    assert run("pin", "--remove", root.cid, "--name", "mine")[0] == 0
+    run("gc")
+    assert run("get", root.cid, "-o", "-") == (0, ["what the hub records"])
 
 
 def test_a_car_file_carries_content_to_another_computer(
