@@ -130,7 +130,8 @@ class Storage:
         from neuronexus_kernel.storage import folders, unixfs
 
         fetch = self._hub.blocks().block
-        return io.BufferedReader(unixfs.FileReader(fetch, folders.resolve(fetch, address)), 1 << 20)
+        cid = folders.resolve(fetch, address, follow=True)
+        return io.BufferedReader(unixfs.FileReader(fetch, cid), 1 << 20)
 
     def download(self, address: str | CID, folder: str | os.PathLike[str] = ".") -> Path:
         """Write a file or a folder into a folder on this computer, and return where it is.
@@ -146,7 +147,7 @@ class Storage:
         from neuronexus_kernel.storage import exporter, folders
 
         fetch = self._hub.blocks().block
-        cid = folders.resolve(fetch, address)
+        cid = folders.resolve(fetch, address, follow=True)
         into = Path(folder).expanduser()
         into.mkdir(parents=True, exist_ok=True)
         name = self._file_name(str(address), cid)
@@ -180,7 +181,7 @@ class Storage:
         fetch = self._hub.blocks().block
         rows = [
             {"name": each.name, "kind": str(each.kind), "size": each.size, "cid": str(each.cid)}
-            for each in folders.entries(fetch, folders.resolve(fetch, address))
+            for each in folders.entries(fetch, folders.resolve(fetch, address, follow=True))
         ]
         return frame(rows, ["name", "kind", "size", "cid"])
 

@@ -149,6 +149,25 @@ def links_of(cid: CID, block: bytes) -> list[CID]:
     raise StoreError(f"{cid} has the codec {codec} (0x{cid.codec:x}); this store reads {known}.")
 
 
+def document(fetch: Fetch, cid: CID) -> Node:
+    """Return the document (dag-cbor) under a CID.
+
+    Raises
+    ------
+    NotFoundError
+        If it is missing.
+    StoreError
+        If the CID is that of something else, or the block is malformed.
+    """
+    if cid.codec != DAG_CBOR:
+        kind = CODECS.get(cid.codec, f"codec 0x{cid.codec:x}")
+        raise StoreError(f"{cid} is no document but {kind}. Use get() for its bytes.")
+    try:
+        return dagcbor.decode(fetch(cid))
+    except ContentError as error:
+        raise StoreError(f"Block {cid} is no DAG-CBOR document: {error}") from None
+
+
 def parts_of(cid: CID, block: bytes) -> list[CID]:
     """Return what a block consists of: the links of dag-pb.
 

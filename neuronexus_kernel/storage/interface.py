@@ -245,8 +245,12 @@ class ContentStore(BlockReader, Protocol):
         """Return what is known of the content from its root block."""
         ...
 
-    def resolve(self, address: Address) -> CID:
-        """Return the CID that an address with a path leads to."""
+    def resolve(self, address: Address, *, follow: bool = False) -> CID:
+        """Return the CID that an address with a path leads to.
+
+        Symlinks on the path are followed while they stay below the root; the last name is if
+        `follow` says so, as `get`, `open`, `size`, `ls` and `download` do.
+        """
         ...
 
     # -- pins -------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ content alone.  Sealed and project content lies in a `LocalStore` that has no no
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,9 +30,10 @@ from neuronexus_kernel.errors import (
     StoreError,
     StoreUnavailable,
 )
-from neuronexus_kernel.storage import car, dag, folders, unixfs
-from neuronexus_kernel.storage.ahead import fetching_ahead, list_ahead
+from neuronexus_kernel.storage import car, dag
+from neuronexus_kernel.storage.ahead import fetching_ahead
 from neuronexus_kernel.storage.dag import Fetch, key_of
+from neuronexus_kernel.storage.distant import DistantStore
 from neuronexus_kernel.storage.interface import (
     Address,
     ContentStore,
@@ -41,7 +41,6 @@ from neuronexus_kernel.storage.interface import (
     Pin,
     Progress,
     Source,
-    Stat,
 )
 from neuronexus_kernel.storage.kubo import KuboStore
 from neuronexus_kernel.storage.outbox import Action, Outbox, Pushed, Task
@@ -64,7 +63,7 @@ class Remote(ContentStore, Protocol):
         ...
 
 
-class ReplicatedStore:
+class ReplicatedStore(DistantStore):
     """A `ContentStore` here whose content is also brought to a node.
 
     Parameters
@@ -90,11 +89,11 @@ class ReplicatedStore:
         push: bool = True,
         parallel: int = 8,
     ) -> None:
+        super().__init__(parallel=parallel)
         self._local = local
         self._node = node
         self._outbox = outbox
         self._pushes = push
-        self._parallel = parallel
         self._silent_until = 0.0
         self._silence = ""
 
@@ -167,7 +166,7 @@ class ReplicatedStore:
 
     def get(self, address: Address) -> bytes:
         """Return the whole content, verified; see `ContentStore.get`."""
-        root = self.resolve(address)
+        root = self.resolve(address, follow=True)
         return self._whole(root, lambda store: store.get(root), dag.parts_of)
 
     def open(self, address: Address) -> BinaryIO:
@@ -175,48 +174,30 @@ class ReplicatedStore:
 
         Of a file that is not here, only those blocks are fetched that are read.
         """
-        root = self.resolve(address)
-        if self._local.has(root):
-            return self._local.open(root)
-        return io.BufferedReader(unixfs.FileReader(self.block, root))
+        root = self.resolve(address, follow=True)
+        return self._local.open(root) if self._local.has(root) else super().open(root)
 
     def get_node(self, address: Address) -> Node:
         """Return the document of a DAG-CBOR CID; see `ContentStore.get_node`."""
         root = self.resolve(address)
         if root.codec != DAG_CBOR or self._near(root) is not None:
             return self._local.get_node(root)
-        try:
-            return dagcbor.decode(self.block(root))
-        except ContentError as error:
-            raise StoreError(f"Block {root} is no DAG-CBOR document: {error}") from None
+        return super().get_node(root)
 
     def ls(self, address: Address) -> list[Entry]:
         """Return the entries of a folder, sorted by name; see `ContentStore.ls`."""
-        root = self.resolve(address)
+        root = self.resolve(address, follow=True)
         try:
             return self._local.ls(root)
         except (NotFoundError, StoreError):
-            return list_ahead(self.block, root, self._parallel)
+            return super().ls(root)
 
     def download(self, address: Address, target: Path, *, progress: Progress | None = None) -> Path:
         """Write a file or a folder to disk; see `ContentStore.download`."""
-        root = self.resolve(address)
+        root = self.resolve(address, follow=True)
         return self._whole(
             root, lambda store: store.download(root, target, progress=progress), dag.parts_of
         )
-
-    def export_car(
-        self,
-        roots: Sequence[Address],
-        stream: BinaryIO,
-        *,
-        version: int = 1,
-        progress: Progress | None = None,
-    ) -> int:
-        """Write all blocks of some roots as a CAR file; see `ContentStore.export_car`."""
-        cids = [self.resolve(root) for root in roots]
-        with fetching_ahead(self.block, dag.links_of, self._parallel, once=True) as fetch:
-            return car.write_car(fetch, cids, stream, version=version, progress=progress)
 
     # -- about ------------------------------------------------------------------------------
 
@@ -226,18 +207,6 @@ class ReplicatedStore:
             return self.has_block(self.resolve(address))
         except (NotFoundError, StoreUnavailable):
             return False
-
-    def size(self, address: Address) -> int:
-        """Return the bytes that `get` would give; see `ContentStore.size`."""
-        return unixfs.size_of(self.block, self.resolve(address))
-
-    def stat(self, address: Address) -> Stat:
-        """Return what the root block tells; see `ContentStore.stat`."""
-        return folders.stat(self.block, self.resolve(address))
-
-    def resolve(self, address: Address) -> CID:
-        """Return the CID that an address leads to; see `ContentStore.resolve`."""
-        return folders.resolve(self.block, address)
 
     # -- pins -------------------------------------------------------------------------------
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from neuronexus_kernel.content import dagcbor
-from neuronexus_kernel.content.cid import CID, CODECS, DAG_CBOR, DAG_PB, RAW
+from neuronexus_kernel.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.content.unixfs import V1
-from neuronexus_kernel.errors import ContentError, NotFoundError, StoreError
+from neuronexus_kernel.errors import NotFoundError, StoreError
 from neuronexus_kernel.settings import StorageSettings
 from neuronexus_kernel.storage import car, dag, exporter, folders, importer, unixfs, upgrade
 from neuronexus_kernel.storage.blocks import Batch, BlockStore
@@ -145,45 +145,41 @@ class LocalStore:
 
     def get(self, address: Address) -> bytes:
         """Return the whole content, verified; see `ContentStore.get`."""
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         with self._using(cid):
-            return unixfs.content(self._blocks.get, cid)
+            return unixfs.content(self._blocks.get, cid, ahead=unixfs.best_ahead())
 
     def open(self, address: Address) -> BinaryIO:
         """Return a stream of a file; see `ContentStore.open`.
 
         Until it is closed, nothing of the file is collected.
         """
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         hold = self._blocks.readers.hold(self._blocks.name_of(cid))
         try:
-            return _Stream(unixfs.FileReader(self._blocks.get, cid), hold)
+            reader = unixfs.FileReader(self._blocks.get, cid, ahead=unixfs.best_ahead())
+            return _Stream(reader, hold)
         except BaseException:
             hold.release()
             raise
 
     def get_node(self, address: Address) -> Node:
         """Return the document of a DAG-CBOR CID; see `ContentStore.get_node`."""
-        cid = self.resolve(address)
-        if cid.codec != DAG_CBOR:
-            kind = CODECS.get(cid.codec, f"codec 0x{cid.codec:x}")
-            raise StoreError(f"{cid} is no document but {kind}. Use get() for its bytes.")
-        try:
-            return dagcbor.decode(self._blocks.get(cid))
-        except ContentError as error:
-            raise StoreError(f"Block {cid} is no DAG-CBOR document: {error}") from None
+        return dag.document(self._blocks.get, self.resolve(address))
 
     def ls(self, address: Address) -> list[Entry]:
         """Return the entries of a folder, sorted by name; see `ContentStore.ls`."""
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         with self._using(cid):
             return list(folders.entries(self._blocks.get, cid))
 
     def download(self, address: Address, target: Path, *, progress: Progress | None = None) -> Path:
         """Write a file or a folder to disk; see `ContentStore.download`."""
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         with self._using(cid):
-            return exporter.download(self._blocks.get, cid, target, progress=progress)
+            return exporter.download(
+                self._blocks.get, cid, target, ahead=unixfs.best_ahead(), progress=progress
+            )
 
     def export_car(
         self,
@@ -211,19 +207,19 @@ class LocalStore:
 
     def size(self, address: Address) -> int:
         """Return the bytes that `get` would give; see `ContentStore.size`."""
-        return unixfs.size_of(self._blocks.get, self.resolve(address))
+        return unixfs.size_of(self._blocks.get, self.resolve(address, follow=True))
 
     def stat(self, address: Address) -> Stat:
         """Return what is known from the root block; see `ContentStore.stat`."""
         return folders.stat(self._blocks.get, self.resolve(address))
 
-    def resolve(self, address: Address) -> CID:
+    def resolve(self, address: Address, *, follow: bool = False) -> CID:
         """Return the CID that an address leads to; see `ContentStore.resolve`."""
         root, names = folders.parse(address)
         if not names:
             return root
         with self._using(root):
-            return folders.resolve(self._blocks.get, address)
+            return folders.resolve(self._blocks.get, address, follow=follow)
 
     def profile_of(self, address: Address) -> str | None:
         """Return the UnixFS profile that a pinned root was added with.

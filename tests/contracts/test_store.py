@@ -209,6 +209,28 @@ def test_what_was_added_comes_back_under_its_cid(store, add, size, profile):
     assert about.total >= size
 
 
+def test_a_symlink_at_the_end_of_a_path_is_followed_when_it_is_read(store, add, tmp_path):
+    root = tmp_path / "linked"
+    (root / "below").mkdir(parents=True)
+    (root / "below" / "data.bin").write_bytes(data := fresh(MIB + 5))
+    (root / "latest").symlink_to("below/data.bin")
+    (root / "folder").symlink_to("below")
+    (root / "out").symlink_to("../elsewhere")
+    cid = add(root)
+    address = f"{cid}/latest"
+    assert store.get(address) == data
+    with store.open(address) as stream:
+        assert stream.read() == data
+    assert store.size(address) == len(data)
+    assert [entry.name for entry in store.ls(f"{cid}/folder")] == ["data.bin"]
+    assert store.download(address, tmp_path / "got").read_bytes() == data
+    assert not (tmp_path / "got").is_symlink()
+    assert store.stat(address).kind == Kind.SYMLINK
+    assert store.resolve(address, follow=True) == store.resolve(f"{cid}/below/data.bin")
+    with pytest.raises(StoreError, match="above it"):
+        store.get(f"{cid}/out")
+
+
 def test_bytes_paths_and_streams_give_one_cid(own, tmp_path):
     data = fresh(MIB + 1)
     path = tmp_path / "file"
