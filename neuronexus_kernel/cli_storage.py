@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from neuronexus_kernel.errors import ConflictError, InvalidInputError, NotFoundError
+from neuronexus_kernel.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from neuronexus_kernel.settings import StorageSettings, home_directory
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
 def _add(options: argparse.Namespace) -> int:
     from neuronexus_kernel.storage.importer import add_tree
 
+    _check_pin_name(options)
     for path in options.paths:
         if not path.exists() and not path.is_symlink():
             raise NotFoundError(f"There is no file or folder {path}.")
@@ -141,18 +142,43 @@ def _add_pin(parser: argparse.ArgumentParser) -> None:
 
 
 def _pin(options: argparse.Namespace) -> int:
-    if options.remove and not options.name and (_home(options) / "hub.duckdb").exists():
-        raise ConflictError(
-            "This home has a hub, whose own pins have no name: taking one back could lose what it "
-            "records. Say which of yours you mean: --name NAME."
-        )
+    _check_pin_name(options)
     store = _store(options)
     for address in options.addresses:
         if options.remove:
-            store.unpin(address, name=options.name)
+            _unpin(options, store, address)
         else:
             print(store.pin(address, name=options.name or "", recursive=not options.direct).cid)
     return 0
+
+
+def _unpin(options: argparse.Namespace, store: ContentStore, address: str) -> None:
+    """Take the named pin back, or all of them: beside a hub only the one without a name."""
+    if options.name or not _has_hub(options):
+        store.unpin(address, name=options.name)
+        return
+    try:
+        store.unpin(address, name="")
+    except NotFoundError:
+        root = store.resolve(address)
+        names = sorted({pin.name for pin in store.pins() if pin.cid.digest == root.digest})
+        if not names:
+            raise
+        raise ConflictError(
+            f"{root} is pinned as {', '.join(names)}, and not without a name. Say which of yours "
+            "to take back: --name NAME. What the hub and its accounts pinned stays."
+        ) from None
+
+
+def _check_pin_name(options: argparse.Namespace) -> None:
+    """Refuse the names under which a hub pins, where there is one."""
+    from neuronexus_kernel.hub.pins import is_taken
+
+    if options.name and is_taken(options.name) and _has_hub(options):
+        raise ForbiddenError(
+            f"{options.name!r} names pins of the hub in this home: they are made and taken back "
+            "by itself, and by its accounts with `wb.storage.pin` and `unpin`. Use another name."
+        )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -217,15 +243,19 @@ def _export(options: argparse.Namespace) -> int:
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="FILE.car")
+    parser.add_argument("--name", default="", help="name of the pins")
     parser.add_argument("--no-pin", action="store_true", help="the next gc may remove it")
     parser.set_defaults(command=_import)
 
 
 def _import(options: argparse.Namespace) -> int:
+    _check_pin_name(options)
     with _opened(options.path, "rb") as stream:
         total = options.path.stat().st_size
         with _progress(options, f"importing {options.path.name}", total) as told:
-            roots = _store(options).import_car(stream, pin=not options.no_pin, progress=told)
+            roots = _store(options).import_car(
+                stream, name=options.name, pin=not options.no_pin, progress=told
+            )
     for root in roots:
         print(root)
     return 0
@@ -252,6 +282,11 @@ def _local(options: argparse.Namespace) -> LocalStore:
 def _home(options: argparse.Namespace) -> Path:
     home: Path | None = options.home
     return home.expanduser().resolve() if home else home_directory()
+
+
+def _has_hub(options: argparse.Namespace) -> bool:
+    """Tell whether the home is that of a hub, whose store holds what is not public."""
+    return (_home(options) / "hub.duckdb").exists()
 
 
 def _store(options: argparse.Namespace) -> LocalStore | ReplicatedStore:

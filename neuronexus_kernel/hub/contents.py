@@ -26,7 +26,7 @@ from neuronexus_kernel.errors import (
     RecipeError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
-from neuronexus_kernel.hub import schema, titles
+from neuronexus_kernel.hub import pins, schema, titles
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
@@ -78,14 +78,14 @@ class Contents:
             )
         store = self._sealed if visibility == "sealed" else self._content
         if codec == "dag-cbor":
-            cid = store.put_node(dagcbor.decode(data))
+            cid = store.put_node(dagcbor.decode(data), name=pins.OWN)
         elif codec == "file":
-            cid = store.add(data)
+            cid = store.add(data, name=pins.OWN)
         elif codec == "car" and visibility == "sealed":
             # It may lean on blocks that are here, and so would tell whether guessed ones are.
             raise InvalidInputError("Sealed content comes as a file or a document, not as CAR.")
         elif codec == "car":
-            cid = _only_root(store.import_car(io.BytesIO(data)))
+            cid = _only_root(store.import_car(io.BytesIO(data), name=pins.OWN))
         else:
             raise InvalidInputError(f"codec is 'file', 'dag-cbor' or 'car', not {codec!r}.")
         root = Root(
@@ -186,7 +186,7 @@ class Contents:
         """Keep a root for an account; see `Hub.keep`."""
         root = str(CID.parse(cid))
         self._check_visible(actor, root)
-        self._content.pin(root, name=_pin_name(actor))
+        self._content.pin(root, name=pins.of(actor.name))
         keepings = schema.keepings.c
 
         def change(tx: Transaction) -> Keeping:
@@ -215,7 +215,7 @@ class Contents:
 
         self._database.write(change)
         with suppress(NotFoundError):  # an earlier call was interrupted between the two
-            self._content.unpin(root, name=_pin_name(actor))
+            self._content.unpin(root, name=pins.of(actor.name))
 
     def keepings(self, actor: Account) -> list[Keeping]:
         """Return an account's promises; see `Hub.keepings`."""
@@ -251,11 +251,13 @@ class Contents:
 
     def add(self, data: bytes, *, sealed: bool = False) -> str:
         """Store a file for the hub itself; its root is still to be recorded."""
-        return str((self._sealed if sealed else self._content).add(data))
+        store = self._sealed if sealed else self._content
+        return str(store.add(data, name=pins.OWN))
 
     def put_node(self, node: dagcbor.Node, *, sealed: bool = False) -> str:
         """Store a DAG-CBOR document for the hub itself."""
-        return str((self._sealed if sealed else self._content).put_node(node))
+        store = self._sealed if sealed else self._content
+        return str(store.put_node(node, name=pins.OWN))
 
     def document(self, cid: str, *, sealed: bool = False) -> dict[str, dagcbor.Node]:
         """Return a DAG-CBOR document that is a map.
@@ -299,10 +301,6 @@ def _only_root(roots: list[CID]) -> CID:
     if len(roots) != 1:
         raise InvalidInputError(f"The CAR file has {len(roots)} roots; give one for each root.")
     return roots[0]
-
-
-def _pin_name(actor: Account) -> str:
-    return f"account:{actor.name}"
 
 
 def _root(row: sa.Row[Any]) -> Root:

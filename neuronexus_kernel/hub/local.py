@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from neuronexus_kernel.errors import AuthenticationError, StoreError
+from neuronexus_kernel.hub import pins
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions
 from neuronexus_kernel.hub.database import Database
@@ -76,9 +77,10 @@ class Services:
         content = LocalStore(home / "content", settings.storage)
         sealed = LocalStore(home / "sealed", settings.storage)
         self.contents = Contents(self.database, content, sealed, limit=settings.upload_limit)
-        # All that is added is pinned; but the stores are open to the command line too.
-        content.keep(self.contents.recorded())
-        sealed.keep(self.contents.recorded(sealed=True))
+        # What is added is pinned; but the folders are open to others too, and earlier versions
+        # pinned under no name.
+        content.keep(self.contents.recorded(), name=pins.OWN)
+        sealed.keep(self.contents.recorded(sealed=True), name=pins.OWN)
         self.identity = Identity(self.database)
         self.tokens = Tokens(self.database)
         self.projects = Projects(self.database, self.contents)

@@ -21,7 +21,6 @@ from neuronexus_kernel.storage.interface import (
     Address,
     BlockReader,
     Pin,
-    Progress,
     Put,
     Source,
 )
@@ -114,13 +113,11 @@ class GatewayStore(DistantStore):
         """Refuse: a gateway is only read."""
         raise _only_read("add content")
 
-    def put_node(self, node: Node, *, pin: bool = True) -> NoReturn:
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> NoReturn:
         """Refuse: a gateway is only read."""
         raise _only_read("add a document")
 
-    def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
-    ) -> NoReturn:
+    def import_car(self, stream: BinaryIO, **options: object) -> NoReturn:
         """Refuse: a gateway is only read."""
         raise _only_read("import a CAR file")
 

@@ -151,7 +151,7 @@ class KuboStore(DistantStore):
             self.push(spool.block, root, pin=pin, name=name)
         return root
 
-    def put_node(self, node: Node, *, pin: bool = True) -> CID:
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
         """Keep a document; see `ContentStore.put_node`.
 
         It is pinned with all that it links to if that is on the node, else alone.
@@ -160,17 +160,22 @@ class KuboStore(DistantStore):
         cid = CID.of(block, DAG_CBOR)
         with Spool() as spool:
             spool.put(cid, block)
-            self.push(spool.block, cid, pin=pin)
+            self.push(spool.block, cid, pin=pin, name=name)
         return cid
 
     def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
+        self,
+        stream: BinaryIO,
+        *,
+        name: str = "",
+        pin: bool = True,
+        progress: Progress | None = None,
     ) -> list[CID]:
         """Take in a CAR file; see `ContentStore.import_car`."""
         with Spool() as spool:
             roots = car.import_car(stream, spool.put, reader=self, progress=progress)
             for root in roots:
-                self.push(_either(spool, self), root, pin=pin)
+                self.push(_either(spool, self), root, pin=pin, name=name)
         return roots
 
     def push(self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "") -> None:

@@ -148,18 +148,23 @@ class ReplicatedStore(DistantStore):
         self._send([root], pin=pin, name=name)
         return root
 
-    def put_node(self, node: Node, *, pin: bool = True) -> CID:
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
         """Keep a document here, and bring it to the node; see `ContentStore.put_node`."""
-        root = self._local.put_node(node, pin=pin)
-        self._send([root], pin=pin)
+        root = self._local.put_node(node, name=name, pin=pin)
+        self._send([root], pin=pin, name=name)
         return root
 
     def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
+        self,
+        stream: BinaryIO,
+        *,
+        name: str = "",
+        pin: bool = True,
+        progress: Progress | None = None,
     ) -> list[CID]:
         """Take in a CAR file, and bring its roots to the node; see `ContentStore.import_car`."""
-        roots = self._local.import_car(stream, pin=pin, progress=progress)
-        self._send(roots, pin=pin)
+        roots = self._local.import_car(stream, name=name, pin=pin, progress=progress)
+        self._send(roots, pin=pin, name=name)
         return roots
 
     # -- out --------------------------------------------------------------------------------

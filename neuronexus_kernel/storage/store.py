@@ -111,13 +111,14 @@ class LocalStore:
                 self._note(batch, cid, name=name, profile=profile)
         return cid
 
-    def put_node(self, node: Node, *, pin: bool = True) -> CID:
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
         """Keep a document; see `ContentStore.put_node`.
 
         What it links to and is here, is kept with it.  What is not here may lie elsewhere (a
         receipt names sealed content): it is no fault of this store that it is missing, and the
         pin says so.
         """
+        check_name(name)
         block = dagcbor.encode(node)
         cid = CID.of(block, DAG_CBOR)
         with self._blocks.batch() as batch:
@@ -125,20 +126,26 @@ class LocalStore:
             if pin:
                 # None may come between looking for the links and pinning the document.
                 batch.keep_collectors_away()
-                elsewhere = self._elsewhere(dag.links_of(cid, block))
-                self._note(batch, cid, elsewhere=frozenset(elsewhere))
+                elsewhere = self._elsewhere(dag.links_of(cid, block), name)
+                self._note(batch, cid, name=name, elsewhere=frozenset(elsewhere))
         return cid
 
     def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
+        self,
+        stream: BinaryIO,
+        *,
+        name: str = "",
+        pin: bool = True,
+        progress: Progress | None = None,
     ) -> list[CID]:
         """Take in a CAR file; see `ContentStore.import_car`."""
+        check_name(name)
         with self._blocks.batch() as batch:
             roots = car.import_car(stream, batch.put, reader=_Within(batch), progress=progress)
             batch.make_roots(roots)
             if pin:
                 for root in dict.fromkeys(roots):
-                    self._note(batch, root)
+                    self._note(batch, root, name=name)
         return roots
 
     # -- out --------------------------------------------------------------------------------
@@ -258,18 +265,19 @@ class LocalStore:
                     batch, cid, name=name, recursive=recursive, profile=profile, elsewhere=elsewhere
                 )
 
-    def keep(self, roots: Iterable[CID]) -> list[CID]:
-        """Pin those of some roots that no recursive pin keeps yet; return what is not here whole.
+    def keep(self, roots: Iterable[CID], *, name: str) -> list[CID]:
+        """Pin some roots under a name, unless they are already; return what is not here whole.
 
         For whoever records roots elsewhere, such as a hub: what it knows of must stay, also if
-        somebody took the pins back meanwhile.
+        somebody took the pins back meanwhile.  As in `put_node`, it is no fault of a document
+        that what it links to is not here.
         """
-        kept = self._pins.kept_whole()
+        kept = self._pins.kept_whole(name)
         missing = []
         for cid in roots:
             if self._blocks.name_of(cid) not in kept:
                 try:
-                    self.pin(cid)
+                    self._keep(cid, name)
                 except (NotFoundError, StoreError):
                     missing.append(cid)
         return missing
@@ -341,6 +349,14 @@ class LocalStore:
 
     # -- its parts --------------------------------------------------------------------------
 
+    def _keep(self, cid: CID, name: str) -> None:
+        try:
+            self.pin(cid, name=name)
+        except StoreError:
+            if cid.codec != DAG_CBOR:
+                raise
+            self.put_node(self.get_node(cid), name=name)
+
     @contextmanager
     def _using(self, cid: CID, *, always: bool = False) -> Iterator[None]:
         """Keep what is below a root from being collected; a single block is read at once."""
@@ -384,8 +400,11 @@ class LocalStore:
             if recursive and cid.codec != RAW:
                 todo.extend(dag.links_of(cid, self._blocks.get(cid)))
 
-    def _elsewhere(self, links: Sequence[CID]) -> set[CID]:
-        """Return what is not here of all that documents name, from some links on."""
+    def _elsewhere(self, links: Sequence[CID], name: str) -> set[CID]:
+        """Return what is not here of all that documents name, from some links on.
+
+        Where a pin of that name has looked below a document already, it is believed.
+        """
         found: set[CID] = set()
         todo, seen = list(links), set()
         while todo:
@@ -396,7 +415,7 @@ class LocalStore:
             if not self._blocks.has(cid):
                 found.add(cid)
             elif cid.codec == DAG_CBOR:
-                known = self._pins.find(cid, "")
+                known = self._pins.find(cid, name)
                 if known is not None and known.pin.recursive:
                     found.update(known.elsewhere)  # Its pin has looked below it.
                 else:

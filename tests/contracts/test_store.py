@@ -27,6 +27,7 @@ from neuronexus_kernel.content.cid import DAG_CBOR, DAG_PB
 from neuronexus_kernel.errors import ContentError, InvalidInputError, NotFoundError, StoreError
 from neuronexus_kernel.settings import StorageSettings
 from neuronexus_kernel.storage import ContentStore, LocalStore, cid_of
+from neuronexus_kernel.storage.car import encode_car
 from neuronexus_kernel.storage.gateway import GatewayStore
 from neuronexus_kernel.storage.interface import Kind
 from neuronexus_kernel.storage.kubo import KuboStore
@@ -447,6 +448,13 @@ def test_what_is_added_is_pinned_under_its_name(own):
     assert pins_of(own, cid) == [("weights of today", True)]
     own.unpin(cid)
     assert pins_of(own, cid) == []
+    document = own.put_node({"salt": fresh(8)}, name="receipt")
+    assert pins_of(own, document) == [("receipt", True)]
+    block = fresh(100)
+    root = CID.of(block)
+    car = io.BytesIO(b"".join(encode_car([root], [(root, block)])))
+    assert own.import_car(car, name="from a CAR file") == [root]
+    assert pins_of(own, root) == [("from a CAR file", True)]
 
 
 def test_nothing_is_pinned_that_should_not_be(own):

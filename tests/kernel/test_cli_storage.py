@@ -79,19 +79,52 @@ def test_only_what_is_pinned_survives_a_collection(run: Run, folder: Path) -> No
     assert run("ls") == (0, [line for line in run("ls")[1] if line.endswith("rows")])
 
 
-def test_the_pins_of_a_hub_are_not_taken_back(run: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def recorded(tmp_path: Path) -> str:
+    """The CID of what a hub in the home has recorded, and an account promised to keep."""
     hub = LocalHub.open(tmp_path / "home")
     visitor = hub.visitor()
     visitor.register("ada", "correct horse battery")
     visitor.login("ada", "correct horse battery")
-    root = visitor.put(b"what the hub records")
+    root = visitor.put(b"what the hub records", visibility="project")
+    visitor.keep(root.cid)
     hub.close()
-    status, lines = run("pin", "--remove", root.cid)
-    assert (status, "--name NAME" in lines[-1]) == (1, True)
-    run("pin", root.cid, "--name", "mine")
-    assert run("pin", "--remove", root.cid, "--name", "mine")[0] == 0
+    return root.cid
+
+
+def test_the_pins_of_a_hub_and_its_accounts_are_not_taken_back(run: Run, recorded: str) -> None:
+    for name, told in ((None, "--name NAME"), ("hub", "'hub'"), ("account:ada", "'account:ada'")):
+        named = () if name is None else ("--name", name)
+        status, lines = run("pin", "--remove", recorded, *named)
+        assert (status, told in lines[-1]) == (1, True)
+    assert [line.split()[-1] for line in run("ls")[1]] == ["hub", "account:ada"]
+
+
+def test_own_pins_beside_a_hub_come_and_go(run: Run, recorded: str, folder: Path) -> None:
+    _, (own,) = run("add", folder / "rows.csv")
+    for cid in (recorded, own):
+        run("pin", cid, "--name", "mine")
+        run("pin", cid)
+        assert run("pin", "--remove", cid)[0] == 0
+        status, lines = run("pin", "--remove", cid)
+        assert (status, "mine" in lines[-1]) == (1, True)
+        assert run("pin", "--remove", cid, "--name", "mine")[0] == 0
     run("gc")
-    assert run("get", root.cid, "-o", "-") == (0, ["what the hub records"])
+    assert run("get", recorded, "-o", "-") == (0, ["what the hub records"])
+    assert run("get", own, "-o", "-")[0] == 1
+
+
+def test_the_names_of_a_hubs_pins_are_free_where_there_is_none(
+    run: Run, recorded: str, folder: Path, tmp_path: Path
+) -> None:
+    car = tmp_path / "rows.car"
+    run("add", folder / "rows.csv", "--name", "hub", home="elsewhere")
+    run("export", cid_of(folder / "rows.csv"), "-o", car, home="elsewhere")
+    assert run("import", car, "--name", "account:ada", home="elsewhere")[0] == 0
+    refused = [("add", folder / "rows.csv"), ("import", car), ("pin", recorded)]
+    for command in refused:
+        status, lines = run(*command, "--name", "hub")
+        assert (status, "another name" in lines[-1]) == (1, True)
 
 
 def test_a_car_file_carries_content_to_another_computer(
