@@ -30,6 +30,7 @@ from neuronexus_kernel.errors import ConflictError, StoreError
 from neuronexus_kernel.storage import folders, unixfs
 from neuronexus_kernel.storage.importer import MAX_DEPTH
 from neuronexus_kernel.storage.interface import Kind, Progress
+from neuronexus_kernel.storage.threads import SharedThreads
 from neuronexus_kernel.storage.unixfs import Fetch
 
 _STAGING = re.compile(r"\.neuronexus-download-[0-9a-f]{16}")
@@ -64,7 +65,7 @@ def download(
     name: str = "",
     outside: bool = False,
     limits: Limits | None = None,
-    ahead: int = 0,
+    ahead: int | SharedThreads = 0,
     progress: Progress | None = None,
 ) -> Path:
     """Write a file or a folder to disk.
@@ -85,7 +86,7 @@ def download(
     limits
         How much to write at most.
     ahead
-        So many blocks of a file are fetched side by side; see `unixfs.read`.
+        As in `unixfs.read`, for each file.
     progress
         Told of the bytes that were written.
 
@@ -134,7 +135,7 @@ class _Download:
         target: Path,
         outside: bool,
         limits: Limits,
-        ahead: int,
+        ahead: int | SharedThreads,
         progress: Progress | None,
     ) -> None:
         self._fetch = fetch

@@ -35,6 +35,7 @@ from neuronexus_kernel.storage.interface import (
 )
 from neuronexus_kernel.storage.pins import PinBook, check_name, now
 from neuronexus_kernel.storage.reading import Hold
+from neuronexus_kernel.storage.threads import shared_threads
 from neuronexus_kernel.storage.usage import Usage
 from neuronexus_kernel.storage.verify import Verification, verify
 
@@ -63,6 +64,7 @@ class LocalStore:
                 # Before the first block, so that this is never taken for an earlier version.
                 (root / "pins").mkdir(parents=True, mode=0o700, exist_ok=True)
         self._blocks = BlockStore(root, settings)
+        self._ahead = shared_threads() or 0
         self._pins = PinBook(root, sync=self._blocks.sync)
         if not self._pins.folder.is_dir():
             upgrade.adopt(self._blocks, self._pins)
@@ -154,7 +156,7 @@ class LocalStore:
         """Return the whole content, verified; see `ContentStore.get`."""
         cid = self.resolve(address, follow=True)
         with self._using(cid):
-            return unixfs.content(self._blocks.get, cid, ahead=unixfs.best_ahead())
+            return unixfs.content(self._blocks.get, cid, ahead=self._ahead)
 
     def open(self, address: Address) -> BinaryIO:
         """Return a stream of a file; see `ContentStore.open`.
@@ -164,7 +166,7 @@ class LocalStore:
         cid = self.resolve(address, follow=True)
         hold = self._blocks.readers.hold(self._blocks.name_of(cid))
         try:
-            reader = unixfs.FileReader(self._blocks.get, cid, ahead=unixfs.best_ahead())
+            reader = unixfs.FileReader(self._blocks.get, cid, ahead=self._ahead)
             return _Stream(reader, hold)
         except BaseException:
             hold.release()
@@ -185,7 +187,7 @@ class LocalStore:
         cid = self.resolve(address, follow=True)
         with self._using(cid):
             return exporter.download(
-                self._blocks.get, cid, target, ahead=unixfs.best_ahead(), progress=progress
+                self._blocks.get, cid, target, ahead=self._ahead, progress=progress
             )
 
     def export_car(
