@@ -3,7 +3,8 @@
 They work on the embedded store of this computer (``content`` in the hub's folder) while a hub may
 be running on it: the store is safe for several processes.  What is added here is kept and pinned;
 a hub lists and serves only what was given to it (``wb.storage.add``).  With `NEURONEXUS_IPFS`
-everything goes to that IPFS node too.
+it goes to that IPFS node too; but beside a hub, whose store also holds what is not public, only
+what is added, and nothing that is pinned or imported.
 """
 
 from __future__ import annotations
@@ -293,7 +294,7 @@ def _store(options: argparse.Namespace) -> LocalStore | ReplicatedStore:
     """Return the store of this computer, with the IPFS node that the environment names."""
     from neuronexus_kernel.storage.replicated import with_node
 
-    return with_node(_local(options))
+    return with_node(_local(options), only_added=_has_hub(options))
 
 
 def _reader(options: argparse.Namespace) -> ContentStore:
