@@ -7,6 +7,7 @@ here reads on behalf of a visitor; only the evaluator does.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,9 @@ from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
 from neuronexus_kernel.models import Architecture
 from neuronexus_kernel.storage import ContentStore
+from neuronexus_kernel.storage.car import encode_car
+from neuronexus_kernel.storage.dag import Block
+from neuronexus_kernel.storage.sending import stream_of
 
 
 class Contents:
@@ -254,10 +258,36 @@ class Contents:
         store = self._sealed if sealed else self._content
         return str(store.add(data, name=pins.OWN))
 
-    def put_node(self, node: dagcbor.Node, *, sealed: bool = False) -> str:
+    def put_node(self, node: dagcbor.Node, *, sealed: bool = False, pin: bool = True) -> str:
         """Store a DAG-CBOR document for the hub itself."""
         store = self._sealed if sealed else self._content
-        return str(store.put_node(node, name=pins.OWN))
+        return str(store.put_node(node, name=pins.OWN, pin=pin))
+
+    def take(self, roots: Sequence[CID], blocks: Iterable[Block], *, sealed: bool) -> None:
+        """Store files and folders from elsewhere, all blocks of them; nothing keeps them yet."""
+        store = self._sealed if sealed else self._content
+        store.import_car(stream_of(encode_car(roots, blocks)), pin=False)
+
+    def keep_whole(self, cid: CID, *, sealed: bool) -> None:
+        """Keep for the hub what was stored and not kept; it is to be recorded at once."""
+        store = self._sealed if sealed else self._content
+        if cid.codec == DAG_CBOR:
+            store.put_node(store.get_node(cid), name=pins.OWN)
+        else:
+            store.pin(cid, name=pins.OWN)
+
+    def block(self, cid: CID, *, sealed: bool = False) -> bytes:
+        """Return a verified block for the hub itself, sealed or not."""
+        return (self._sealed if sealed else self._content).block(cid)
+
+    def size(self, cid: CID, *, sealed: bool = False) -> int:
+        """Return how many bytes some content has, sealed or not."""
+        return (self._sealed if sealed else self._content).size(cid)
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the largest object that is accepted."""
+        return self._limit
 
     def document(self, cid: str, *, sealed: bool = False) -> dict[str, dagcbor.Node]:
         """Return a DAG-CBOR document that is a map.

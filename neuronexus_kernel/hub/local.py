@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from typing import BinaryIO
 from neuronexus_kernel.errors import AuthenticationError, StoreError
 from neuronexus_kernel.hub import pins
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions
+from neuronexus_kernel.hub.archive import Archives
 from neuronexus_kernel.hub.database import Database
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
@@ -54,6 +56,7 @@ from neuronexus_kernel.storage import LocalStore
 
 
 class Services:
+from neuronexus_kernel.storage.car import write_all
     """Everything one hub is made of.
 
     Parameters
@@ -95,6 +98,9 @@ class Services:
             folder=home / "federations",
             settings=settings.federation,
         )
+        self.archives = Archives(
+            self.database, self.contents, self.projects, limit=settings.archive_limit
+        )
         self.events = EventLog(self.database)
         self.presence = Presence()
         self.evaluator = Evaluator(
@@ -105,7 +111,7 @@ class Services:
         )
 
     def close(self) -> None:
-        """End the federations and the evaluator, and let go of the database."""
+        """End the federations, the evaluator and the couriers, and let go of the database."""
         self.federations.close()
         self.evaluator.stop()
         self.events.close()
@@ -216,6 +222,10 @@ class LocalHub:
     @property
     def address(self) -> str:
         """The hub's folder."""
+    def archive(self, project: str, *, sealed: bool = False) -> Iterator[bytes]:
+        """Give what `export_project` writes piece by piece, for a download."""
+        return self._services.archives.export(self._actor(), project, sealed=sealed)
+
         return str(self._services.settings.home)
 
     def register(self, name: str, password: str) -> Account:
@@ -340,6 +350,14 @@ class LocalHub:
         return self._services.runs.get(run)
 
     def runs(self, project: str) -> list[Run]:
+    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
+        """See `Hub.export_project`."""
+        return write_all(stream, self.archive(project, sealed=sealed))
+
+    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
+        """See `Hub.import_project`."""
+        return self._services.archives.take_in(self._actor(), stream, name=name)
+
         """See `Hub.runs`."""
         return self._services.runs.all(project)
 
