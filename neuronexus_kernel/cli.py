@@ -134,6 +134,7 @@ def _hub_start(options: argparse.Namespace) -> int:
 def _hub_status(options: argparse.Namespace) -> int:
     from neuronexus_kernel.hub.process import live_hub
     from neuronexus_kernel.hub.remote import RemoteHub
+    from neuronexus_kernel.hub.sharing import waiting
 
     home = options.home or home_directory()
     found = live_hub(home)
@@ -146,6 +147,8 @@ def _hub_status(options: argparse.Namespace) -> int:
         f"{len(network.nodes)} accounts, {network.projects} projects, {network.versions} model "
         f"versions, {network.contributions} contributions, {network.minted} NXS minted"
     )
+    for place, count in waiting(home).items():
+        print(f"{count} public roots wait for the {place}")
     return 0
 
 

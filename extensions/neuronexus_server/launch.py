@@ -226,6 +226,7 @@ class _HubServer:
 
     async def _ready(self, app: HubServerApp) -> None:
         self._hub.start_evaluator()
+        self._hub.start_sharing()
         hub = HubAddress(self._address, os.getpid(), self._hub.owner_token)
         write_address(self._settings.home, hub)
         print(f"NeuroNexus hub: {self._address}", flush=True)  # noqa: T201

@@ -61,6 +61,7 @@ class Contents:
         self._sealed = sealed
         self._limit = limit
         self._reach = Reach(database, content)
+        self._listeners: list[Callable[[CID], None]] = []
 
     def put(
         self,
@@ -133,6 +134,9 @@ class Contents:
             )
         )
         tx.after_commit.append(partial(self._reach.note, root.cid, root.visibility))
+        if root.visibility == "public":
+            for listener in self._listeners:
+                tx.after_commit.append(partial(listener, CID.parse(root.cid)))
         return _root(tx.all(same)[0])
 
     def get(self, actor: Account | None, cid: str) -> bytes:
@@ -242,12 +246,15 @@ class Contents:
 
     # -- for the hub's own services --------------------------------------------------------
 
-    def recorded(self, *, sealed: bool = False) -> list[CID]:
-        """Return all roots of one of the two stores."""
+    def recorded(self, *sights: Visibility) -> list[CID]:
+        """Return all roots with one of these visibilities, each once."""
         roots = schema.roots.c
-        is_sealed = roots.visibility == str(Visibility.SEALED)
-        query = sa.select(roots.cid).where(is_sealed if sealed else ~is_sealed).distinct()
+        query = sa.select(roots.cid).where(roots.visibility.in_(map(str, sights))).distinct()
         return [CID.parse(row.cid) for row in self._database.read(lambda tx: tx.all(query))]
+
+    def when_public(self, listener: Callable[[CID], None]) -> None:
+        """Call back with each root that is public from now on, on the writer thread."""
+        self._listeners.append(listener)
 
     def bytes_of(self, cid: str, *, sealed: bool = False) -> bytes:
         """Return bytes for the hub itself, sealed or not."""
