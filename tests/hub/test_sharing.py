@@ -33,6 +33,7 @@ from neuronexus_kernel.hub.sharing import waiting
 from neuronexus_kernel.storage import cid_of
 from neuronexus_kernel.storage.car import encode_car
 from neuronexus_kernel.storage.kubo import KuboStore
+from neuronexus_kernel.storage.outbox import Action, Outbox
 
 STORAGE = Path(__file__).parent.parent / "storage"
 PASSWORD = "correct horse battery"
@@ -109,6 +110,10 @@ def settled(hub: LocalHub, node) -> None:
     wait_for(lambda: has_all(node, last))
 
 
+def outbox_of(hub: LocalHub) -> Outbox:
+    return Outbox(Path(hub.address) / "sharing" / "node")
+
+
 def put_car(hub: LocalHub, root: CID, block: bytes, visibility: str = "public") -> str:
     car = b"".join(encode_car([root], [(root, block)]))
     return hub.put(car, codec="car", visibility=visibility).cid
@@ -174,6 +179,17 @@ def test_what_is_for_the_project_or_sealed_never_arrives(open_hub, node) -> None
     assert node.digests() == {CID.parse(cid).digest for cid in public}
     project_and_sealed = {cid_of(FILE[: 1 << 20]).digest, cid_of(FILE[::-1][: 1 << 20]).digest}
     assert not node.digests() & (project_and_sealed | {CID.parse(inner).digest})
+
+
+def test_what_waits_is_not_believed_to_be_public(open_hub, node) -> None:
+    hub = open_hub(shares=False)
+    project = hub.put(FILE, visibility="project").cid
+    outbox_of(hub).put(CID.parse(project), Action.KEEP)
+    hub = open_hub()
+    settled(hub, node)
+    wait_for(lambda: not outbox_of(hub).waiting())
+    assert not node.has(CID.parse(project))
+    assert len(node.digests()) == 1
 
 
 def test_a_root_that_is_public_too_is_public(open_hub, node) -> None:
@@ -268,6 +284,10 @@ def test_a_node_that_is_down_gets_it_after_a_restart_of_the_hub(open_hub, node) 
     hub = open_hub()
     assert waiting(Path(hub.address))["IPFS node"] == 3
     roots.append(hub.put(FILE).cid)
+    hub.close()
+    for _ in range(10):
+        outbox_of(hub).rest()
+    assert outbox_of(hub).resting() > 200  # Somebody who starts the hub need not wait so long.
     node.start()
     open_hub()
     wait_for(lambda: has_all(node, *roots))
