@@ -120,8 +120,8 @@ class Archives:
             archive_checks.check(archive)
             file.check(documents, archive.contents)
             archive_checks.check_documents(archive, file.document)
-            held_out = self._held_out(archive)
             self._database.read(lambda tx: archive_rows.check_free(tx, archive, name))
+            held_out = self._held_out(archive)
             self._store(file, archive)
         roots = [self._root(content) for content in archive.contents]
         self._check_content(archive, name, held_out)

@@ -23,6 +23,7 @@ from neuronexus_kernel.ledger import CAP, Entry, parse_nxs
 from neuronexus_kernel.storage.dag import Fetch, links_of
 
 _FIRST = "2020-01-01"
+_DEPTH = 64
 
 
 def check(archive: Archive) -> None:
@@ -51,12 +52,19 @@ def plan_of(run: Run) -> dict[str, Any]:
     Raises
     ------
     InvalidInputError
-        If it is no JSON object.
+        If it is no JSON object, or nested so deep that reading it again may fail.
     """
     try:
-        return msgspec.json.decode(run.plan, type=dict[str, Any])
+        plan = msgspec.json.decode(run.plan, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _wrong(f"the plan of the run {run.id} is no JSON object: {error}") from None
+    level: list[Any] = [plan]
+    for _ in range(_DEPTH):
+        lists = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for values in lists for each in values if isinstance(each, (dict, list))]
+    if level:
+        raise _wrong(f"the plan of the run {run.id} is nested deeper than {_DEPTH} levels")
+    return plan
 
 
 def named(archive: Archive) -> Iterator[CID]:
