@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from neuronexus_server.guests import Guests
 from neuronexus_server.stream import Broadcast
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class HubContext:
         self.upload_limit = upload_limit
         self.password_checks = asyncio.Semaphore(_PASSWORD_CHECKS)
         self.broadcast = Broadcast(hub.subscribe)
+        self.guests = Guests(hub, self.call)
         self.last_request = time.monotonic()
         self.streams = 0
         self.visits = 0
@@ -94,4 +96,6 @@ def context_of(handler: RequestHandler) -> HubContext:
 def visitor_of(handler: RequestHandler) -> LocalHub:
     """Return the hub as the visitor of this request sees it."""
     visitor: LocalHub | None = getattr(handler, "neuronexus_visitor", None)
-    return visitor if visitor is not None else context_of(handler).hub.visitor()
+    if visitor is None:
+        visitor = context_of(handler).hub.visitor(source=handler.request.remote_ip or "")
+    return visitor

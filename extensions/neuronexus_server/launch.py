@@ -191,6 +191,7 @@ class _HubServer:
             kernel_websocket_connection_class=GuardedConnection,
             terminals_enabled=False,
             quit_button=False,
+            cookie_secret=self._hub.secret("cookies"),
             max_body_size=16 * 1024 * 1024,
             log_level=logging.WARNING,
             tornado_settings={

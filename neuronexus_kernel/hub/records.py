@@ -15,6 +15,8 @@ JSON: TypeAlias = Any
 """A JSON value.  msgspec, which reads these records, knows no recursive types; it does check it."""
 
 Role = Literal["member", "operator"]
+Scope = Literal["read", "contribute", "maintain", "admin"]
+SignInKind = Literal["session", "token", "ticket"]
 Kind = Literal["code", "compute", "data", "hyperparameters"]
 State = Literal["submitted", "evaluating", "accepted", "rejected", "failed", "rewarded"]
 RunState = Literal["running", "finished", "interrupted"]
@@ -27,11 +29,21 @@ FINAL_STATES: frozenset[str] = frozenset({"accepted", "rejected", "failed", "rew
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A person or machine with a name on the hub."""
+    """A person or machine with a name on the hub.
+
+    Attributes
+    ----------
+    role
+        What the account may do on the whole hub; a token without the scope ``admin`` acts as a
+        member even for an operator.
+    disabled
+        Whether an operator has closed the account; told to operators only.
+    """
 
     name: str
     role: Role
     created: str
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +53,95 @@ class Session:
     token: str = field(repr=False)
     account: Account
     expires: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """A sign-in or a token as its owner sees it; what proves it is shown once, when it is made.
+
+    Attributes
+    ----------
+    kind
+        ``"session"`` for a sign-in with a password, ``"token"`` for one made by `create_token`,
+        ``"ticket"`` for the kernel of a dashboard.
+    scopes
+        What it may do; a session may do all that its account may.
+    seen
+        When it was last used, to the minute.
+    source
+        The address it was made from; empty where that was in the hub's own process.
+    current
+        Whether it is the one that asks.
+    """
+
+    id: str
+    account: str
+    kind: SignInKind
+    label: str
+    scopes: tuple[Scope, ...]
+    created: str
+    expires: str
+    seen: str
+    source: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneTimeCode:
+    """A code that works once, until `expires`; the hub keeps its hash only.
+
+    Attributes
+    ----------
+    path
+        Where it is used, below the address of the hub.  The code stands behind the ``#``, which
+        a browser does not send: no log of a server or a proxy holds it.
+    """
+
+    id: str
+    code: str = field(repr=False)
+    path: str = field(repr=False)
+    expires: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """An invitation to register, as operators see it.
+
+    Attributes
+    ----------
+    account
+        Who registered with it; empty while it is open.
+    """
+
+    id: str
+    note: str
+    issuer: str
+    created: str
+    expires: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One security event: what happened, to which account, by whom and from where.
+
+    Attributes
+    ----------
+    account
+        The account it is about; empty where a name that was typed is nobody's.
+    actor
+        Who did it.
+    source
+        The address it came from; empty where that was in the hub's own process.
+    """
+
+    seq: int
+    time: str
+    kind: str
+    account: str
+    actor: str
+    source: str
+    data: dict[str, JSON]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

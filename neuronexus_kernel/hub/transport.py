@@ -26,7 +26,7 @@ from neuronexus_kernel.errors import (
     QuotaError,
 )
 from neuronexus_kernel.hub.records import Event
-from neuronexus_kernel.hub.routes import STREAM
+from neuronexus_kernel.hub.routes import RENEWAL, STREAM
 
 if TYPE_CHECKING:
     import requests
@@ -69,6 +69,7 @@ class Transport:
     def __init__(self, address: str, token: str | None = None, *, timeout: float = 30.0) -> None:
         self.address = _checked_address(address)
         self.token = token
+        self.renewal_due = False
         self._timeout = timeout
         self._session: requests.Session | None = None
         self._sockets: set[WebSocket] = set()
@@ -143,6 +144,8 @@ class Transport:
             response = _patiently(attempt, requests.ConnectionError) if repeat else attempt()
         except requests.RequestException as error:
             raise self.unreachable(error) from error
+        if RENEWAL in response.headers:
+            self.renewal_due = True
         if response.status_code >= 300:
             raise self._problem(response.status_code, response.content, sent=len(body or b""))
         return response.content
