@@ -13,8 +13,8 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from tornado import web
 
 from neuronexus_kernel.errors import InvalidInputError, NeuroNexusError
+from neuronexus_kernel.hub.account_records import OneTimeCode
 from neuronexus_kernel.hub.permissions import SCOPES
-from neuronexus_kernel.hub.records import OneTimeCode
 from neuronexus_server.context import context_of, visitor_of
 from neuronexus_server.pages import SIGN_IN, Page
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.account_records import AuditEntry
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.records import JSON, AuditEntry
+from neuronexus_kernel.hub.records import JSON
 
 _MOST = 1000
 

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from neuronexus_kernel.content.identifiers import new_id
 from neuronexus_kernel.errors import ForbiddenError, InvalidInputError, NotFoundError
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.account_records import Invitation, OneTimeCode
 from neuronexus_kernel.hub.audit import note as audit
 from neuronexus_kernel.hub.database import Database, Transaction, now
-from neuronexus_kernel.hub.records import Account, Invitation, OneTimeCode
+from neuronexus_kernel.hub.records import Account
 from neuronexus_kernel.hub.times import later
 
 Kind = Literal["invitation", "reset"]

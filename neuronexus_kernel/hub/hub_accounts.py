@@ -7,15 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from neuronexus_kernel.hub.records import (
-    Account,
-    AuditEntry,
-    Invitation,
-    OneTimeCode,
-    Scope,
-    Session,
-    SignIn,
-)
+from neuronexus_kernel.hub.account_records import AuditEntry, Invitation, OneTimeCode, SignIn
+from neuronexus_kernel.hub.records import Account, Scope, Session
 
 
 class AccountsHub(Protocol):

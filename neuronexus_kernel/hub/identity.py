@@ -22,12 +22,13 @@ from neuronexus_kernel.errors import (
     NotFoundError,
 )
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.account_records import OneTimeCode
 from neuronexus_kernel.hub.audit import note
 from neuronexus_kernel.hub.codes import Codes
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.passwords import Passwords, check_password
 from neuronexus_kernel.hub.permissions import Credentials, checked_scopes
-from neuronexus_kernel.hub.records import Account, OneTimeCode, Role, Scope, Session
+from neuronexus_kernel.hub.records import Account, Role, Scope, Session
 from neuronexus_kernel.hub.signins import SignIns
 from neuronexus_kernel.hub.throttle import Attempt, Throttle
 from neuronexus_kernel.settings import AccountSettings

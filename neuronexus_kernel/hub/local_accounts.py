@@ -11,16 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.errors import AuthenticationError, ForbiddenError
+from neuronexus_kernel.hub.account_records import AuditEntry, Invitation, OneTimeCode, SignIn
 from neuronexus_kernel.hub.permissions import RULES, TICKET_SCOPES, Credentials, check
-from neuronexus_kernel.hub.records import (
-    Account,
-    AuditEntry,
-    Invitation,
-    OneTimeCode,
-    Scope,
-    Session,
-    SignIn,
-)
+from neuronexus_kernel.hub.records import Account, Scope, Session
 from neuronexus_kernel.hub.secret import derive
 from neuronexus_kernel.hub.signins import TICKET_LIFETIME
 

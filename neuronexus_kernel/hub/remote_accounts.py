@@ -11,15 +11,8 @@ from threading import Lock
 from typing import TypeVar
 
 from neuronexus_kernel.errors import AuthenticationError, HubUnavailableError
-from neuronexus_kernel.hub.records import (
-    Account,
-    AuditEntry,
-    Invitation,
-    OneTimeCode,
-    Scope,
-    Session,
-    SignIn,
-)
+from neuronexus_kernel.hub.account_records import AuditEntry, Invitation, OneTimeCode, SignIn
+from neuronexus_kernel.hub.records import Account, Scope, Session
 from neuronexus_kernel.hub.transport import Transport
 
 T = TypeVar("T")

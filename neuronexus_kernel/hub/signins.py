@@ -22,10 +22,11 @@ import sqlalchemy as sa
 from neuronexus_kernel.content.identifiers import new_id
 from neuronexus_kernel.errors import AuthenticationError, NotFoundError, StoreError
 from neuronexus_kernel.hub import schema
+from neuronexus_kernel.hub.account_records import SignIn
 from neuronexus_kernel.hub.audit import note
 from neuronexus_kernel.hub.database import Database, Transaction, now
 from neuronexus_kernel.hub.permissions import SCOPES, Credentials, powers
-from neuronexus_kernel.hub.records import Account, Scope, Session, SignIn, SignInKind
+from neuronexus_kernel.hub.records import Account, Scope, Session, SignInKind
 from neuronexus_kernel.hub.times import later, older
 from neuronexus_kernel.settings import AccountSettings
 
