@@ -76,8 +76,11 @@ class NeuroNexusIdentityProvider(IdentityProvider):
             token = match.group(1) if match else ""
         else:
             token = self._token_in_cookie(handler)
-        handler.neuronexus_credentials = header is not None or bool(token)
+        cookie = handler.get_cookie(self.get_cookie_name(handler))
+        handler.neuronexus_credentials = header is not None or bool(cookie)
         if not token:
+            if header is None and cookie:
+                self.clear_login_cookie(handler)
             return None
         context = context_of(handler)
         try:

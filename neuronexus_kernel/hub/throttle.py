@@ -182,4 +182,6 @@ def _forget(tx: Transaction, moment: datetime) -> None:
 
 
 def _in_words(seconds: int) -> str:
-    return f"{seconds} seconds" if seconds < 120 else f"{seconds // 60} minutes"
+    if seconds >= 120:
+        return f"{seconds // 60} minutes"
+    return f"{seconds} seconds" if seconds > 1 else "a second"
