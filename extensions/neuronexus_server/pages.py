@@ -75,7 +75,7 @@ class SignInPage(Page):
         """Show the forms, or lead on who is signed in already."""
         onward = self.onward()
         if self._came_from_elsewhere():
-            self._come_again()
+            self.lead_on("")
             return
         if self.current_user is not None:
             self.go(onward)
@@ -124,21 +124,26 @@ class SignInPage(Page):
         """Show the form again when it had become too old to be accepted."""
         if status_code == 403 and self.request.method == "POST":
             problem = "This page was open for too long. Please try again."
-            self._show(Form(problem=problem, onward=self.base_url + DASHBOARD))
+            self.show_problem(problem)
         else:
             super().write_error(status_code, **kwargs)
+
+    def show_problem(self, problem: str) -> None:
+        """Show the form with what went wrong."""
+        self._show(Form(problem=problem, onward=self.base_url + DASHBOARD))
+
+    def lead_on(self, path: str) -> None:
+        """Have the browser go on by a step of this page's own.
+
+        A browser keeps the sign-in to itself on a visit that another site began, and on where
+        that visit is redirected to; what a page of ours asks for comes with it.
+        """
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(render("onward.html", path=path))
 
     def _came_from_elsewhere(self) -> bool:
         headers = self.request.headers
         return headers.get("Sec-Fetch-Site") == "cross-site" and self.current_user is None
-
-    def _come_again(self) -> None:
-        # A browser keeps the sign-in to itself on a visit that another site began; the same
-        # address asked for by this page brings it along.
-        self.write(
-            '<!doctype html><meta http-equiv="refresh" content="0"><title>NeuroNexus</title>'
-        )
-        self.finish()
 
     def _show(self, form: Form) -> None:
         self.show(
@@ -148,7 +153,14 @@ class SignInPage(Page):
             login=self._link("login", form.onward),
             register=self._link("register", form.onward),
             registration=context_of(self).hub.registration,
+            external=self._external(form.onward),
         )
+
+    def _external(self, onward: str) -> str:
+        """Return where to sign in by JupyterHub, where there is one."""
+        if not context_of(self).external:
+            return ""
+        return f"{self.base_url}{context_of(self).external}?" + urlencode({"next": onward})
 
     def _link(self, mode: Mode, onward: str) -> str:
         return f"{self.base_url}{SIGN_IN}?" + urlencode({"mode": mode, "next": onward})

@@ -126,6 +126,10 @@ class LocalAccounts:
             )
         )
 
+    def login_by(self, provider: str, subject: str) -> Session:
+        """Sign in somebody for whom another server vouches; see `Identity.login_by`."""
+        return self._enter(self._services.identity.login_by(provider, subject, self._source))
+
     def _look_up(self, token: str | None = None) -> None:
         signins = self._services.signins
         # The generation first: a change that comes between is seen the next time.
