@@ -1,4 +1,4 @@
-"""For whom a command acts: an account that signs in, or the owner of the hub's folder."""
+"""For whom a command acts: an account that signs in."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.errors import AuthenticationError
-from neuronexus_kernel.settings import home_directory
 
 if TYPE_CHECKING:
-    from neuronexus_kernel.hub import Hub
     from neuronexus_kernel.workbench import Workbench
 
 
@@ -42,22 +40,6 @@ def workbench(user: str | None, home: Path | None = None) -> Workbench:
             )
         found.login(user, _password(user))
     return found
-
-
-def owned_hub(home: Path | None) -> Hub:
-    """Return the hub of a folder, as its owner: the running one, else opened here."""
-    from neuronexus_kernel.hub.process import live_hub
-
-    home = home or home_directory()
-    found = live_hub(home)
-    if found is not None:
-        from neuronexus_kernel.hub.remote import RemoteHub
-
-        return RemoteHub(found.address, found.token)
-    from neuronexus_kernel.hub.local import LocalHub
-
-    hub = LocalHub.open(home)
-    return hub.visitor(hub.owner_token)
 
 
 def _address(home: Path) -> str:

@@ -107,6 +107,35 @@ class Project:
         """The public validation split, on which curves are drawn."""
         return self._load_dataset(self.record.validation)
 
+    @property
+    def maintainers(self) -> list[str]:
+        """Who maintains it, by name: its owner first."""
+        return self.hub.maintainers(self._record.id)
+
+    def add_maintainer(self, account: str) -> None:
+        """Name a maintainer: the account may then do for the project what you, its owner, may.
+
+        Raises
+        ------
+        ForbiddenError
+            If you do not own the project.
+        NotFoundError
+            If there is no such account.
+        """
+        self.hub.add_maintainer(self._record.id, account)
+
+    def remove_maintainer(self, account: str) -> None:
+        """Take the part of a maintainer back, or lay down your own.
+
+        Raises
+        ------
+        ForbiddenError
+            If you neither own the project nor are that account.
+        NotFoundError
+            If the account is not among the maintainers.
+        """
+        self.hub.remove_maintainer(self._record.id, account)
+
     def versions(self) -> pd.DataFrame:
         """Return the history of model versions, one row each, oldest first."""
         versions = self.hub.versions(self._record.id)

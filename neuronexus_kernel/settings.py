@@ -97,6 +97,63 @@ class ArchitectureLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """Who gets an account on a hub, and how long a sign-in lasts.
+
+    Attributes
+    ----------
+    registration
+        ``"open"``: everybody may register; ``"invited"``: with an operator's invitation;
+        ``"closed"``: nobody, operators make the accounts.
+    session_hours
+        After so long a sign-in ends, however much it is used.
+    idle_hours
+        After so long without being used a sign-in ends.
+    renew_hours
+        After so long a sign-in that is used gets a new token.
+    secret
+        Key of the hub's signatures, or None for one that is kept in its home.  With another one,
+        every browser has to sign in again.
+    """
+
+    registration: str = "open"
+    session_hours: float = 168.0
+    idle_hours: float = 72.0
+    renew_hours: float = 24.0
+    secret: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.registration not in ("open", "invited", "closed"):
+            raise InvalidInputError(
+                "NEURONEXUS_REGISTRATION (registration) is open, invited or closed, not "
+                f"{self.registration!r}."
+            )
+        if self.secret is not None and len(self.secret) < 32:
+            raise InvalidInputError(
+                "SESSION_SECRET is too short to be a secret: give it 32 characters or more, for "
+                "example from `openssl rand -hex 32`, or leave it out."
+            )
+
+    @classmethod
+    def load(cls) -> AccountSettings:
+        """Read the settings from the environment.
+
+        Raises
+        ------
+        InvalidInputError
+            If a variable holds something else than it may; the message names it.
+        """
+        standard = cls()
+        return cls(
+            registration=os.environ.get("NEURONEXUS_REGISTRATION", standard.registration),
+            session_hours=_number("NEURONEXUS_SESSION_HOURS", standard.session_hours),
+            idle_hours=_number("NEURONEXUS_SESSION_IDLE_HOURS", standard.idle_hours),
+            renew_hours=_number("NEURONEXUS_SESSION_RENEW_HOURS", standard.renew_hours),
+            secret=os.environ.get("SESSION_SECRET") or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FederationSettings:
     """How a hub serves federations to other machines.
 
@@ -177,6 +234,8 @@ class Settings:
         Largest object accepted by the hub, in bytes.
     archive_limit
         Largest archive of a project that it takes in, in bytes.
+    accounts
+        Who gets an account, and how long a sign-in lasts.
     federation
         Where federations over many machines are served.
     storage
@@ -187,6 +246,7 @@ class Settings:
     upload_limit: int = 512 * MIB
     archive_limit: int = 16 * 1024 * MIB
     evaluation: EvaluationLimits = field(default_factory=EvaluationLimits)
+    accounts: AccountSettings = field(default_factory=AccountSettings)
     federation: FederationSettings = field(default_factory=FederationSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
 
@@ -214,6 +274,7 @@ class Settings:
         return cls(
             home=folder,
             evaluation=limits,
+            accounts=AccountSettings.load(),
             federation=FederationSettings.load(),
             storage=StorageSettings.load(),
         )

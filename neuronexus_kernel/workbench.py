@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuronexus_kernel.accounts import AccountView, AdminView
 from neuronexus_kernel.content import new_id
 from neuronexus_kernel.contribution import put_recipe
 from neuronexus_kernel.display import bar_of_bytes, card, contributions_frame, frame, metrics_text
@@ -88,12 +89,18 @@ class Workbench:
         Content by address.
     tokens : TokenView
         NXS: balance and history.
+    account : AccountView
+        One's own account: password, sign-ins, and tokens for notebooks.
+    admin : AdminView
+        The accounts of others, for operators.
     """
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.storage = Storage(hub)
         self.tokens = TokenView(hub)
+        self.account = AccountView(hub)
+        self.admin = AdminView(hub)
 
     def __repr__(self) -> str:
         return f"Workbench({self.hub.address}, {self.user or 'not signed in'})"
@@ -113,8 +120,13 @@ class Workbench:
         account = self.hub.whoami()
         return None if account is None else account.name
 
-    def register(self, name: str, password: str) -> Workbench:
+    def register(self, name: str, password: str, *, invitation: str | None = None) -> Workbench:
         """Make an account and sign in as it.
+
+        Parameters
+        ----------
+        invitation
+            The code that an operator gave, where the hub asks for one.
 
         Raises
         ------
@@ -122,8 +134,10 @@ class Workbench:
             If the name is not 2 to 32 of ``a-z 0-9 - _``, or the password is weak.
         ConflictError
             If the name is taken.
+        ForbiddenError
+            If the hub asks for an invitation and this one is not valid, or lets nobody register.
         """
-        self.hub.register(name, password)
+        self.hub.register(name, password, invitation)
         return self.login(name, password)
 
     def login(self, name: str, password: str) -> Workbench:
@@ -133,6 +147,10 @@ class Workbench:
         ------
         AuthenticationError
             If the name and the password do not match.
+        ForbiddenError
+            If an operator has closed the account.
+        QuotaError
+            If there were too many failed attempts; the message says how long to wait.
         """
         self.hub.login(name, password)
         return self

@@ -18,6 +18,7 @@ from traitlets import Instance
 
 from neuronexus_kernel.errors import ForbiddenError
 from neuronexus_kernel.hub.routes import STREAM
+from neuronexus_server.account_pages import account_handlers
 from neuronexus_server.archives import archive_handlers
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
 from neuronexus_server.context import SETTING, HubContext
@@ -26,6 +27,7 @@ from neuronexus_server.gateway import PATTERN, GatewayHandler
 from neuronexus_server.guard import GuardedConnection
 from neuronexus_server.handlers import api_handlers
 from neuronexus_server.identity import NeuroNexusIdentityProvider
+from neuronexus_server.jupyterhub import JupyterHub, jupyterhub_handlers
 from neuronexus_server.kernels import VisitorKernelManager
 from neuronexus_server.pages import page_handlers
 from neuronexus_server.stream import StreamHandler
@@ -57,7 +59,13 @@ class HubServerApp(ServerApp):
         """Write no file that opens a browser."""
 
 
-def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = None) -> None:
+def attach(
+    server: ServerApp,
+    context: HubContext,
+    *,
+    dashboard: Path | None = None,
+    jupyterhub: JupyterHub | None = None,
+) -> None:
     """Add the hub's pages and API to a server.
 
     Parameters
@@ -68,6 +76,8 @@ def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = N
         The hub to serve.
     dashboard
         Notebook to serve in place of the packaged one.
+    jupyterhub
+        Where one can sign in besides.
 
     Raises
     ------
@@ -86,6 +96,8 @@ def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = N
         *archive_handlers(),
         *api_handlers(),
         *page_handlers(),
+        *account_handlers(),
+        *jupyterhub_handlers(jupyterhub),
         *dashboard_handlers(server, dashboard or find_dashboard()),
         (r"/neuronexus/static/(.*)", PublicStaticFileHandler, {"path": str(STATIC)}),
     ]

@@ -25,6 +25,10 @@ class ForMembers:
     """Marks a handler of ours that every member may reach."""
 
 
+class Renews:
+    """Marks a page of ours that gives the browser a new token when it is time for one."""
+
+
 class OwnKernelOnly:
     """Marks a handler of ours that acts on the kernel ``kernel_id`` of its path."""
 

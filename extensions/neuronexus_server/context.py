@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from neuronexus_server.guests import Guests
 from neuronexus_server.stream import Broadcast
 
 if TYPE_CHECKING:
@@ -41,14 +42,20 @@ class HubContext:
         Largest object that may be uploaded, in bytes.
     archive_limit
         Largest archive of a project that may be, in bytes.
+    external
+        Path below the server where one signs in elsewhere; empty where there is no such place.
     """
 
-    def __init__(self, hub: LocalHub, *, upload_limit: int, archive_limit: int) -> None:
+    def __init__(
+        self, hub: LocalHub, *, upload_limit: int, archive_limit: int, external: str = ""
+    ) -> None:
         self.hub = hub
+        self.external = external
         self.upload_limit = upload_limit
         self.archive_limit = archive_limit
         self.password_checks = asyncio.Semaphore(_PASSWORD_CHECKS)
         self.broadcast = Broadcast(hub.subscribe)
+        self.guests = Guests(hub, self.call)
         self.last_request = time.monotonic()
         self.streams = 0
         self.visits = 0
@@ -97,4 +104,6 @@ def context_of(handler: RequestHandler) -> HubContext:
 def visitor_of(handler: RequestHandler) -> LocalHub:
     """Return the hub as the visitor of this request sees it."""
     visitor: LocalHub | None = getattr(handler, "neuronexus_visitor", None)
-    return visitor if visitor is not None else context_of(handler).hub.visitor()
+    if visitor is None:
+        visitor = context_of(handler).hub.visitor(source=handler.request.remote_ip or "")
+    return visitor

@@ -21,7 +21,7 @@ from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFile
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.utils import get_data_dir, get_voila_labextensions_path
 
-from neuronexus_server.authorizer import ForMembers, OwnKernelOnly
+from neuronexus_server.authorizer import ForMembers, OwnKernelOnly, Renews
 from neuronexus_server.context import context_of
 from neuronexus_server.kernels import ShowsKernel
 
@@ -51,7 +51,7 @@ class NotebookFolder(AsyncLargeFileManager):
         """Leave the cells as they are: Voila runs them anew for every visitor."""
 
 
-class DashboardPage(ForMembers, ShowsKernel, TornadoVoilaHandler):
+class DashboardPage(ForMembers, Renews, ShowsKernel, TornadoVoilaHandler):
     """Renders the dashboard with a kernel of the visitor's own."""
 
     def initialize(self, notebook: Path, folder: NotebookFolder, **kwargs: Any) -> None:

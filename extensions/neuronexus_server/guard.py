@@ -19,6 +19,9 @@ from jupyter_server.services.kernels.connection.base import (
 )
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
+from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.guests import SIGNED_OUT
+
 _V1 = "v1.kernel.websocket.jupyter.org"
 _QUESTIONS = frozenset({"kernel_info_request", "comm_info_request"})
 _WIDGETS = frozenset({"comm_open", "comm_msg", "comm_close"})
@@ -28,7 +31,24 @@ Message = dict[str, Any]
 
 
 class GuardedConnection(ZMQChannelsWebsocketConnection):
-    """A kernel's WebSocket that lets members send widget messages only."""
+    """A kernel's WebSocket that lets members send widget messages only.
+
+    It is closed when the sign-in ends or the account's role changes: a page that may still be
+    here connects again, as what its visitor is now.
+    """
+
+    def connect(self) -> Any:
+        """Open the channels, for as long as the sign-in lasts."""
+        handler = self.websocket_handler
+        self._forget = context_of(handler).guests.join(
+            visitor_of(handler), lambda: handler.close(SIGNED_OUT)
+        )
+        return super().connect()
+
+    def disconnect(self) -> None:
+        """Close the channels."""
+        self._forget()
+        super().disconnect()
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
         """Pass a message on to the kernel, or refuse it."""

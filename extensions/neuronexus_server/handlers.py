@@ -27,7 +27,7 @@ from neuronexus_kernel.errors import (
     QuotaError,
 )
 from neuronexus_kernel.hub.hub import Hub
-from neuronexus_kernel.hub.routes import API, CONTENT, ROUTES, Route
+from neuronexus_kernel.hub.routes import API, CONTENT, RENEWAL, ROUTES, Route
 from neuronexus_kernel.settings import MIB
 from neuronexus_server.authorizer import ForMembers
 from neuronexus_server.context import context_of, visitor_of
@@ -42,6 +42,9 @@ RECORD_LIMIT = 2 * MIB
 # A body that is too large is read and thrown away; one that is twice too large is cut off.
 _OVERRUN = 16 * MIB
 _CHUNK = MIB
+_CHECK_PASSWORDS = frozenset(
+    {"login", "register", "add_operator", "change_password", "reset_password"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,9 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
             raise ForbiddenError("Requests from pages of other sites are not answered.")
         if self.neuronexus_credentials and self.current_user is None:
             raise AuthenticationError("The sign-in has ended; sign in again.")
+        credentials = visitor_of(self).credentials
+        if self.token_authenticated and credentials is not None and credentials.due:
+            self.set_header(RENEWAL, "due")
 
     def data_received(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
@@ -218,7 +224,7 @@ class OperationHandler(ApiHandler):
     async def _call(self, hub: LocalHub, name: str, arguments: dict[str, object]) -> object:
         context = context_of(self)
         method: Callable[..., object] = getattr(hub, name)
-        if name in ("login", "register", "add_operator"):
+        if name in _CHECK_PASSWORDS:
             async with context.password_checks:
                 return await context.call(method, **arguments)
         return await context.call(method, **arguments)

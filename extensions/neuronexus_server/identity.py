@@ -1,9 +1,9 @@
 """Who is asking: the hub's own tokens, in a cookie or an ``Authorization`` header.
 
-A browser holds the token of its sign-in in a cookie that scripts cannot read and other sites
-cannot send; notebooks and kernels send theirs in the header.  There is no second kind of
-session: what the hub no longer accepts is no longer accepted here.  A header never makes a
-cookie, so that a kernel's ticket does not become a browser's sign-in.
+A browser holds the token of its sign-in in a cookie that this hub has signed, that scripts cannot
+read and other sites cannot send; notebooks and kernels send theirs in the header.  There is no
+second kind of session: what the hub no longer accepts is no longer accepted here.  A header never
+makes a cookie, so that a kernel's ticket does not become a browser's sign-in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tornado.web import HTTPError
 from traitlets import default
 
 from neuronexus_kernel.errors import AuthenticationError
-from neuronexus_server.authorizer import is_open_to_members
+from neuronexus_server.authorizer import Renews, is_open_to_members
 from neuronexus_server.context import context_of
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from neuronexus_kernel.hub.local import LocalHub
     from neuronexus_kernel.hub.records import Session
 
+_COOKIE_DAYS = 366.0
 _HEADER = re.compile(r"(?:bearer|token)\s+(\S+)\s*", re.IGNORECASE)
 
 
@@ -74,13 +75,20 @@ class NeuroNexusIdentityProvider(IdentityProvider):
             match = _HEADER.fullmatch(header)
             token = match.group(1) if match else ""
         else:
-            token = handler.get_cookie(self.get_cookie_name(handler)) or ""
-        handler.neuronexus_credentials = header is not None or bool(token)
+            token = self._token_in_cookie(handler)
+        cookie = handler.get_cookie(self.get_cookie_name(handler))
+        handler.neuronexus_credentials = header is not None or bool(cookie)
         if not token:
+            if header is None and cookie:
+                self.clear_login_cookie(handler)
             return None
         context = context_of(handler)
         try:
-            visitor: LocalHub = await context.call(context.hub.visitor, token)
+            visitor: LocalHub = await context.call(
+                context.hub.visitor, token, source=handler.request.remote_ip or ""
+            )
+            if header is None and isinstance(handler, Renews) and visitor.credentials.due:
+                self.sign_in(handler, await context.call(visitor.renew))
         except AuthenticationError:
             if header is None:
                 self.clear_login_cookie(handler)
@@ -98,15 +106,21 @@ class NeuroNexusIdentityProvider(IdentityProvider):
 
     def sign_in(self, handler: JupyterHandler, session: Session) -> None:
         """Give the browser its sign-in."""
-        handler.set_cookie(
+        handler.set_signed_cookie(
             self.get_cookie_name(handler),
             session.token,
+            expires_days=None,
             path=handler.base_url,
             expires=datetime.fromisoformat(session.expires),
             httponly=True,
             samesite="Strict",
             secure=handler.request.protocol == "https",
         )
+
+    def _token_in_cookie(self, handler: JupyterHandler) -> str:
+        """Return the token from a cookie that this hub has signed, or nothing."""
+        token = handler.get_signed_cookie(self.get_cookie_name(handler), max_age_days=_COOKIE_DAYS)
+        return (token or b"").decode(errors="replace")
 
     def set_login_cookie(self, handler: JupyterHandler, user: User) -> None:
         """Refuse: only a sign-in with a password makes a cookie."""

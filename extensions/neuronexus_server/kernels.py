@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,11 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError
 from traitlets import Bool, Float, Unicode
 
-from neuronexus_kernel.errors import NeuroNexusError
+from neuronexus_kernel.errors import AuthenticationError, NeuroNexusError
 from neuronexus_server.context import context_of
 
 if TYPE_CHECKING:
-    from jupyter_server.base.handlers import JupyterHandler
+    from neuronexus_kernel.hub.local import LocalHub
 
 KERNEL_NAME = "python3"
 _PAGES = 8
@@ -54,7 +55,7 @@ class Owner:
     account
         Name of the account.
     session
-        The sign-in it was started from; the kernel ends when that is signed out.
+        Id of the sign-in it was started from; the kernel ends when that does.
     ticket
         Token that the kernel was given.
     page
@@ -111,6 +112,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._owners: dict[str, Owner] = {}
+        self._forget: dict[str, Callable[[], None]] = {}
         self._endings: dict[str, asyncio.TimerHandle] = {}
         self._warm: str | None = None
         self._warming: asyncio.Task[None] | None = None
@@ -151,6 +153,8 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         if page:
             await self._make_room(handler.current_user.username)
         session = await self._context.call(visitor.ticket)
+        credentials = visitor.credentials
+        signin = credentials.id if credentials is not None else ""
         identity = self._environment(session.account.name, session.token)
         environment = {**os.environ, **kwargs.pop("env", {}), **identity}
         found = await self._take_warm(environment) if page else None
@@ -158,7 +162,10 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             found = await self._async_start_kernel(
                 kernel_id=kernel_id, path=path, env=environment, **kwargs
             )
-        self._owners[found] = Owner(session.account.name, _session_of(handler), session.token, page)
+        self._owners[found] = Owner(session.account.name, signin, session.token, page)
+        self._forget[found] = self._context.guests.join(
+            visitor, lambda: asyncio.ensure_future(self._end_if_signed_out(found, visitor))
+        )
         if page:
             handler.kernel_shown = found
             self.warm_up(after=_REFILL_SECONDS)
@@ -283,6 +290,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
             ending.cancel()
         if self._warm == kernel_id:
             self._warm = None
+        self._forget.pop(kernel_id, lambda: None)()
         owner = self._owners.pop(kernel_id, None)
         if owner is not None and self._context is not None:
             task = asyncio.ensure_future(self._take_back(owner.ticket))
@@ -310,13 +318,17 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         except Exception:
             self.log.warning("Kernel %s could not be ended", kernel_id, exc_info=True)
 
+    async def _end_if_signed_out(self, kernel_id: str, visitor: LocalHub) -> None:
+        try:
+            await self._context.call(visitor.touch)
+        except AuthenticationError:
+            await self.end(kernel_id)
+        except (NeuroNexusError, RuntimeError):
+            return  # the hub is closing, and its kernels with it
+
     async def _take_back(self, ticket: str) -> None:
         try:
             visitor = await self._context.call(self._context.hub.visitor, ticket)
             await self._context.call(visitor.logout)
         except (NeuroNexusError, RuntimeError):
             return  # it has expired, or the hub is closing and its tickets are short-lived
-
-
-def _session_of(handler: JupyterHandler) -> str:
-    return handler.get_cookie(handler.identity_provider.get_cookie_name(handler)) or ""

@@ -100,6 +100,13 @@ def serve(options: Options) -> int:
     return 0
 
 
+def service_prefix() -> str:
+    """Return the path below which JupyterHub's proxy shows this service; empty for the root."""
+    if "JUPYTERHUB_SERVICE_NAME" not in os.environ:
+        return ""  # a notebook server's prefix, perhaps, whose kernel has started this hub
+    return os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "").rstrip("/")
+
+
 def listen(host: str, port: int, retries: int) -> socket.socket:
     """Return a socket that listens on the first free port from `port` on; on any port for 0.
 
@@ -137,7 +144,8 @@ class _HubServer:
         self._options = options
         port = listener.getsockname()[1]
         host = "127.0.0.1" if options.host in _WILDCARDS else options.host
-        self._address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._prefix = service_prefix()
+        self._address = f"http://{f'[{host}]' if ':' in host else host}:{port}{self._prefix}"
         self._listener = listener
         self._context: HubContext | None = None
         self._ended_by = "request"
@@ -146,16 +154,19 @@ class _HubServer:
         _skip_slow_import()
         from neuronexus_server.app import HubServerApp, attach
         from neuronexus_server.context import HubContext
+        from neuronexus_server.jupyterhub import START, JupyterHub
 
         app = HubServerApp.instance(config=self._config(), listener=self._listener)
         logging.getLogger("tornado.general").addFilter(_is_news)
         app.initialize(argv=[], find_extensions=False)
+        jupyterhub = JupyterHub.load()
         self._context = HubContext(
             self._hub,
             upload_limit=self._settings.upload_limit,
             archive_limit=self._settings.archive_limit,
+            external=START if jupyterhub is not None else "",
         )
-        attach(app, self._context, dashboard=self._options.dashboard)
+        attach(app, self._context, dashboard=self._options.dashboard, jupyterhub=jupyterhub)
         self._take_signals(app)
         app.io_loop.add_callback(self._ready, app)
         try:
@@ -185,7 +196,11 @@ class _HubServer:
             open_browser=False,
             allow_root=True,
             root_dir=str(root),
-            default_url="/neuronexus/dashboard",
+            base_url=f"{self._prefix}/",
+            default_url=f"{self._prefix}/neuronexus/dashboard",
+            # Behind JupyterHub's proxy, the host's name and the visitor's address are its to tell.
+            allow_remote_access=bool(self._prefix),
+            trust_xheaders=bool(self._prefix),
             extra_template_paths=[str(_TEMPLATES)],
             allow_unauthenticated_access=False,
             identity_provider_class=NeuroNexusIdentityProvider,
@@ -195,11 +210,12 @@ class _HubServer:
             kernel_websocket_connection_class=GuardedConnection,
             terminals_enabled=False,
             quit_button=False,
+            cookie_secret=self._hub.secret("cookies"),
             max_body_size=16 * 1024 * 1024,
             log_level=logging.WARNING,
             tornado_settings={
                 "headers": dict(_HEADERS),
-                "login_url": "/neuronexus/auth",
+                "login_url": f"{self._prefix}/neuronexus/auth",
                 "log_function": _log_faults,
                 "xsrf_cookie_kwargs": {"path": "/", "samesite": "Strict"},
             },

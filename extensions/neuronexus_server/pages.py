@@ -1,30 +1,30 @@
 """The pages for people who are not signed in yet: register, sign in, sign out.
 
-One page with two forms, sent by the server and working without a script.  After a sign-in it
-leads on to where the visitor wanted to go, if that is on this server.
+One page with two forms, sent by the server and working without a script.  It offers what the hub
+allows: registering may need an invitation, or not be possible.  After a sign-in it leads on to
+where the visitor wanted to go, if that is on this server.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from tornado.web import HTTPError
 
 from neuronexus_kernel.errors import NeuroNexusError
-from neuronexus_server.authorizer import ForMembers
+from neuronexus_server.authorizer import ForMembers, Renews
 from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.templating import render
 
 Mode = Literal["login", "register"]
 
 SIGN_IN = "neuronexus/auth"
 DASHBOARD = "neuronexus/dashboard"
+_NOTICES = {"reset": "The password is set. Sign in with it."}
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'self'"
@@ -38,10 +38,12 @@ class Form:
     mode: Mode = "login"
     name: str = ""
     problem: str = ""
+    notice: str = ""
     onward: str = ""
+    invitation: str = ""
 
 
-class Page(ForMembers, JupyterHandler):
+class Page(ForMembers, Renews, JupyterHandler):
     """Base of the pages: nothing is cached, nothing comes from elsewhere."""
 
     @property
@@ -53,6 +55,12 @@ class Page(ForMembers, JupyterHandler):
         """Add to Jupyter's headers that pages are not kept."""
         super().set_default_headers()
         self.set_header("Cache-Control", "no-store")
+
+    def show(self, template: str, **values: Any) -> None:
+        """Send a page of ours."""
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        page = render(template, base=self.base_url, xsrf=self.xsrf_form_html(), **values)
+        self.finish(page)
 
     def go(self, path: str) -> None:
         """Send the browser on by GET, whatever it came with."""
@@ -67,14 +75,16 @@ class SignInPage(Page):
         """Show the forms, or lead on who is signed in already."""
         onward = self.onward()
         if self._came_from_elsewhere():
-            self._come_again()
+            self.lead_on("")
             return
         if self.current_user is not None:
             self.go(onward)
             return
         self.settings["kernel_manager"].warm_up()
         mode = self.get_query_argument("mode", "login")
-        self._show(Form(mode="register" if mode == "register" else "login", onward=onward))
+        notice = _NOTICES.get(self.get_query_argument("done", ""), "")
+        mode = "register" if mode == "register" else "login"
+        self._show(Form(mode=mode, notice=notice, onward=onward))
 
     @allow_unauthenticated
     async def post(self) -> None:
@@ -83,19 +93,22 @@ class SignInPage(Page):
             mode="register" if self.get_body_argument("mode", "") == "register" else "login",
             name=self.get_body_argument("name", "").strip().lower(),
             onward=self.onward(),
+            invitation=self.get_body_argument("invitation", ""),
         )
         password = self.get_body_argument("password", "", strip=False)
         context = context_of(self)
         context.touch()
-        hub = context.hub.visitor()
+        if self.current_user is not None:
+            await context.call(visitor_of(self).logout)
+        hub = context.hub.visitor(source=self.request.remote_ip or "")
         try:
             async with context.password_checks:
                 if form.mode == "register":
-                    await context.call(hub.register, form.name, password)
+                    await context.call(hub.register, form.name, password, form.invitation or None)
                 session = await context.call(hub.login, form.name, password)
         except NeuroNexusError as error:
             self.set_status(error.status)
-            self._show(Form(form.mode, form.name, str(error), form.onward))
+            self._show(replace(form, problem=str(error)))
             return
         self.identity_provider.sign_in(self, session)
         self.go(form.onward)
@@ -111,33 +124,43 @@ class SignInPage(Page):
         """Show the form again when it had become too old to be accepted."""
         if status_code == 403 and self.request.method == "POST":
             problem = "This page was open for too long. Please try again."
-            self._show(Form(problem=problem, onward=self.base_url + DASHBOARD))
+            self.show_problem(problem)
         else:
             super().write_error(status_code, **kwargs)
+
+    def show_problem(self, problem: str) -> None:
+        """Show the form with what went wrong."""
+        self._show(Form(problem=problem, onward=self.base_url + DASHBOARD))
+
+    def lead_on(self, path: str) -> None:
+        """Have the browser go on by a step of this page's own.
+
+        A browser keeps the sign-in to itself on a visit that another site began, and on where
+        that visit is redirected to; what a page of ours asks for comes with it.
+        """
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(render("onward.html", path=path))
 
     def _came_from_elsewhere(self) -> bool:
         headers = self.request.headers
         return headers.get("Sec-Fetch-Site") == "cross-site" and self.current_user is None
 
-    def _come_again(self) -> None:
-        # A browser keeps the sign-in to itself on a visit that another site began; the same
-        # address asked for by this page brings it along.
-        self.write(
-            '<!doctype html><meta http-equiv="refresh" content="0"><title>NeuroNexus</title>'
-        )
-        self.finish()
-
     def _show(self, form: Form) -> None:
-        page = _template("auth.html").render(
+        self.show(
+            "auth.html",
             form=form,
-            base=self.base_url,
             action=self.base_url + SIGN_IN,
-            xsrf=self.xsrf_form_html(),
             login=self._link("login", form.onward),
             register=self._link("register", form.onward),
+            registration=context_of(self).hub.registration,
+            external=self._external(form.onward),
         )
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.finish(page)
+
+    def _external(self, onward: str) -> str:
+        """Return where to sign in by JupyterHub, where there is one."""
+        if not context_of(self).external:
+            return ""
+        return f"{self.base_url}{context_of(self).external}?" + urlencode({"next": onward})
 
     def _link(self, mode: Mode, onward: str) -> str:
         return f"{self.base_url}{SIGN_IN}?" + urlencode({"mode": mode, "next": onward})
@@ -156,11 +179,12 @@ class LogoutPage(Page):
     @allow_unauthenticated
     async def post(self) -> None:
         """Sign out."""
-        token = self.get_cookie(self.identity_provider.get_cookie_name(self))
         if self.current_user is not None:
-            await context_of(self).call(visitor_of(self).logout)
-        if token:
-            await self.settings["kernel_manager"].end_session(token)
+            visitor = visitor_of(self)
+            credentials = visitor.credentials
+            await context_of(self).call(visitor.logout)
+            if credentials is not None:
+                await self.settings["kernel_manager"].end_session(credentials.id)
         self.identity_provider.clear_login_cookie(self)
         self.go(self.base_url + SIGN_IN)
 
@@ -193,11 +217,3 @@ def page_handlers() -> list[tuple[str, type[Page]]]:
         (f"/{SIGN_IN}", SignInPage),
         ("/neuronexus/logout", LogoutPage),
     ]
-
-
-@cache
-def _template(name: str) -> Template:
-    folder = Path(__file__).parent / "templates"
-    return Environment(
-        loader=FileSystemLoader(folder), autoescape=select_autoescape(), trim_blocks=True
-    ).get_template(name)

@@ -22,6 +22,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from neuronexus_kernel.errors import AuthenticationError, InvalidInputError
 from neuronexus_kernel.hub.events import chain
 from neuronexus_server.authorizer import ForMembers
+from neuronexus_server.guests import SIGNED_OUT
 from neuronexus_server.problems import Problems
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 _PAGE = 500
 _BACKLOG = 2000
 _PING_SECONDS = 15.0
-_PRESENCE_SECONDS = 30.0
 
 
 class Reader:
@@ -171,7 +171,7 @@ class StreamHandler(ForMembers, Problems, WebSocketHandler, JupyterHandler):
 
     async def _send_until_closed(self) -> None:
         reader = self._context.broadcast.join()
-        presence = asyncio.ensure_future(self._stay_present())
+        forget = self._context.guests.join(self._hub, lambda: self.close(SIGNED_OUT))
         try:
             while True:
                 if reader.behind:
@@ -180,11 +180,13 @@ class StreamHandler(ForMembers, Problems, WebSocketHandler, JupyterHandler):
                 await self._send(reader.take())
         except (WebSocketClosedError, asyncio.CancelledError):
             return
+        except AuthenticationError:
+            self.close(SIGNED_OUT)
         except Exception:
             self.log.exception("An event stream failed")
             self.close(1011)
         finally:
-            presence.cancel()
+            forget()
             self._context.broadcast.leave(reader)
 
     async def _send_history(self, reader: Reader) -> None:
@@ -204,11 +206,6 @@ class StreamHandler(ForMembers, Problems, WebSocketHandler, JupyterHandler):
         if chained:
             self._last = chained[-1].seq
             await self.write_message(msgspec.json.encode(chained))
-
-    async def _stay_present(self) -> None:
-        while True:
-            await self._context.call(self._hub.touch)
-            await asyncio.sleep(_PRESENCE_SECONDS)
 
     def _since(self) -> int:
         try:

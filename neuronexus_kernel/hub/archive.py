@@ -35,9 +35,10 @@ from neuronexus_kernel.hub.archive_blocks import ArchiveFile, blocks_of, opened
 from neuronexus_kernel.hub.archived import Archive, Content
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.identity import OWNER
-from neuronexus_kernel.hub.projects import Projects, check_maintainer, check_name, find_project
+from neuronexus_kernel.hub.maintainers import check_maintainer
+from neuronexus_kernel.hub.projects import Projects, check_name, find_project
 from neuronexus_kernel.hub.records import Account, NewProject, Project, Root
+from neuronexus_kernel.hub.signins import OWNER
 from neuronexus_kernel.storage.car import encode_car
 from neuronexus_kernel.storage.dag import Limits, key_of
 
@@ -74,7 +75,7 @@ class Archives:
 
         def query(tx: Transaction) -> Archive:
             row = find_project(tx, project)
-            check_maintainer(actor, row, "export it")
+            check_maintainer(tx, actor, row)
             if sealed and actor.role != "operator":
                 raise ForbiddenError(
                     "Only an operator of the hub may export sealed content. Export the project "

@@ -32,8 +32,8 @@ from neuronexus_kernel.errors import (
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
-from neuronexus_kernel.hub.identity import OWNER
-from neuronexus_kernel.hub.projects import check_maintainer, find_project
+from neuronexus_kernel.hub.maintainers import check_maintainer
+from neuronexus_kernel.hub.projects import find_project
 from neuronexus_kernel.hub.records import (
     Account,
     Federation,
@@ -44,6 +44,7 @@ from neuronexus_kernel.hub.records import (
     RunResult,
 )
 from neuronexus_kernel.hub.runs import MAX_PARTICIPANTS, Runs
+from neuronexus_kernel.hub.signins import OWNER
 from neuronexus_kernel.models import weights as weights_format
 from neuronexus_kernel.settings import FederationSettings
 
@@ -108,7 +109,7 @@ class Federations:
             if known is not None:
                 return self.get(new.id)
             project = self._database.read(lambda tx: find_project(tx, new.project))
-            check_maintainer(actor, project, "serve it to others")
+            self._check_maintainer(actor, project.id)
             self._check_free(project.id)
             assignment = self._assignment(new, project)
             address, name = self._address(actor, new)
@@ -155,7 +156,7 @@ class Federations:
         """Go on with a federation that ended early; see `Hub.resume_federation`."""
         with self._starting:
             row = self._database.read(lambda tx: find_federation(tx, federation))
-            self._check_author(actor, row)
+            self._check_maintainer(actor, row.project)
             if row.state in ACTIVE:
                 return self.get(federation)
             self._check_resumable(row)
@@ -213,7 +214,8 @@ class Federations:
 
     def stop(self, actor: Account, federation: str) -> Federation:
         """End a federation; see `Hub.stop_federation`."""
-        self._check_author(actor, self._database.read(lambda tx: find_federation(tx, federation)))
+        row = self._database.read(lambda tx: find_federation(tx, federation))
+        self._check_maintainer(actor, row.project)
         serving = self._serving.get(federation)
         if serving is not None:
             serving.stop()
@@ -350,10 +352,8 @@ class Federations:
             )
         return address, self._settings.name if host in _EVERYWHERE else ""
 
-    def _check_author(self, actor: Account, row: sa.Row[Any]) -> None:
-        if actor.name != row.author:
-            project = self._database.read(lambda tx: find_project(tx, row.project))
-            check_maintainer(actor, project, "serve it to others")
+    def _check_maintainer(self, actor: Account, project: str) -> None:
+        self._database.read(lambda tx: check_maintainer(tx, actor, find_project(tx, project)))
 
     def _check_resumable(self, row: sa.Row[Any]) -> None:
         if row.state not in ENDED_EARLY:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
+from neuronexus_kernel.hub.hub_accounts import AccountsHub
 from neuronexus_kernel.hub.records import (
-    Account,
     Balance,
     Codec,
     Contribution,
@@ -35,59 +35,18 @@ from neuronexus_kernel.hub.records import (
     Round,
     Run,
     RunResult,
-    Session,
     Sight,
     Version,
 )
 from neuronexus_kernel.storage.interface import BlockReader
 
 
-class Hub(Protocol):
-    """One visitor's view of the shared place."""
+class Hub(AccountsHub, Protocol):
+    """One visitor's view of the shared place; its accounts are in `AccountsHub`."""
 
     @property
     def address(self) -> str:
         """Where the hub is: a URL, or the folder of a hub in this process."""
-
-    # -- accounts -------------------------------------------------------------------------
-
-    def register(self, name: str, password: str) -> Account:
-        """Make an account.
-
-        Raises
-        ------
-        InvalidInputError
-            If the name is not 2 to 32 of ``a-z 0-9 - _``, or the password is weak.
-        ConflictError
-            If the name is taken.
-        """
-
-    def login(self, name: str, password: str) -> Session:
-        """Sign in; this hub object then acts as that account.
-
-        Raises
-        ------
-        AuthenticationError
-            If the name and the password do not match.
-        """
-
-    def logout(self) -> None:
-        """End the sign-in; its token is worth nothing afterwards."""
-
-    def whoami(self) -> Account | None:
-        """Return the signed-in account, or None."""
-
-    def create_token(self, label: str) -> Session:
-        """Make a token for a notebook or a script, valid for 90 days."""
-
-    def accounts(self) -> list[Account]:
-        """Return all accounts by name."""
-
-    def add_operator(self, name: str, password: str | None = None) -> Account:
-        """Give an account the operator role, making the account if a password is given.
-
-        Only an operator may, or the person who owns the hub's folder.
-        """
 
     # -- content --------------------------------------------------------------------------
 
@@ -216,6 +175,33 @@ class Hub(Protocol):
     def versions(self, project: str) -> list[Version]:
         """Return a project's model versions, oldest first."""
 
+    def maintainers(self, project: str) -> list[str]:
+        """Return who maintains a project, by name: its owner first, then whom the owner named."""
+
+    def add_maintainer(self, project: str, account: str) -> None:
+        """Name a maintainer: the account may then do for the project what its owner may.
+
+        Only naming further maintainers stays with the owner, and with operators.
+
+        Raises
+        ------
+        ForbiddenError
+            If the visitor is neither the project's owner nor an operator.
+        NotFoundError
+            If there is no such account.
+        """
+
+    def remove_maintainer(self, project: str, account: str) -> None:
+        """Take the part of a maintainer back; one may also lay down one's own.
+
+        Raises
+        ------
+        ForbiddenError
+            If the visitor is neither the project's owner, nor an operator, nor that account.
+        NotFoundError
+            If the account is not among the maintainers.
+        """
+
     def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
         """Write a whole project, records and content, as one CAR file; return how many bytes.
 
@@ -305,7 +291,7 @@ class Hub(Protocol):
         Raises
         ------
         ForbiddenError
-            If the visitor is neither the project's owner nor an operator.
+            If the visitor does not maintain the project and is no operator.
         ConflictError
             If the project has a federation already, or the hub serves as many as it can.
         """
@@ -341,7 +327,7 @@ class Hub(Protocol):
         Raises
         ------
         ForbiddenError
-            If the visitor is neither the project's owner nor an operator.
+            If the visitor does not maintain the project and is no operator.
         ConflictError
             If it is finished, its files are gone, the project has another federation, or the
             hub serves as many as it can.

@@ -1,20 +1,18 @@
-"""Who is who: accounts, passwords, and the tokens that prove a sign-in.
+"""Who is who: accounts, their passwords and roles, and signing in.
 
-Passwords are hashed by Argon2id (RFC 9106) with argon2-cffi's defaults.  A token is 256 random
-bits, shown once; the database keeps its SHA-256 only, so that a stolen database signs nobody in.
+Each change is one transaction that also writes the audit trail.  How often somebody may try a
+password is `Throttle`'s matter, what proves a sign-in afterwards `SignIns`'.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-import secrets
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 
 from neuronexus_kernel.errors import (
     AuthenticationError,
@@ -24,181 +22,392 @@ from neuronexus_kernel.errors import (
     NotFoundError,
 )
 from neuronexus_kernel.hub import schema
-from neuronexus_kernel.hub.database import Database, Transaction, now
-from neuronexus_kernel.hub.records import Account, Role, Session
+from neuronexus_kernel.hub.account_records import OneTimeCode
+from neuronexus_kernel.hub.audit import note
+from neuronexus_kernel.hub.codes import Codes
+from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.passwords import Passwords, check_password
+from neuronexus_kernel.hub.permissions import Credentials, checked_scopes
+from neuronexus_kernel.hub.records import Account, Role, Scope, Session
+from neuronexus_kernel.hub.signins import SignIns
+from neuronexus_kernel.hub.throttle import Attempt, Throttle
+from neuronexus_kernel.settings import AccountSettings
 
-OWNER = Account(name="nx:owner", role="operator", created="")
-"""Acts for whoever can read the hub's own folder."""
-
-LIFETIMES = {
-    "session": timedelta(days=7),
-    "notebook": timedelta(days=90),
-    "ticket": timedelta(hours=12),
-}
-MIN_PASSWORD = 10
-MAX_PASSWORD = 1024
-
+MAX_TOKEN_DAYS = 365
+_CLOSED = "Nobody can register on this hub: ask an operator to make you an account."
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{1,31}")
-_COMMON = ("password", "123456", "qwerty", "letmein", "iloveyou", "welcome", "abc123", "admin")
+
+_accounts, _disabled = schema.accounts, schema.disabled_accounts
 
 
 class Identity:
-    """Accounts and sign-ins of one hub.
+    """Accounts of one hub.
 
     Parameters
     ----------
     database
         Where they are kept.
+    settings
+        Who may register.
+    signins, codes, throttle
+        What proves a sign-in, what an operator handed out, and who has to wait.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: AccountSettings,
+        signins: SignIns,
+        codes: Codes,
+        throttle: Throttle,
+    ) -> None:
         self._database = database
-        self._hasher = PasswordHasher()
-        # Verified against when a name is unknown, so that the answer takes as long.
-        self._decoy = self._hasher.hash(secrets.token_urlsafe())
-        self.owner_token = secrets.token_urlsafe(32)
+        self._settings = settings
+        self._signins = signins
+        self._codes = codes
+        self._throttle = throttle
+        self._passwords = Passwords()
 
-    def register(self, name: str, password: str, role: Role = "member") -> Account:
+    # -- accounts --------------------------------------------------------------------------
+
+    def register(self, name: str, password: str, invitation: str | None, source: str) -> Account:
         """Make an account; see `Hub.register`."""
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InvalidInputError(
-                f"{name!r} is not an account name: use 2 to 32 of a-z, 0-9, '-' and '_', "
-                "beginning with a letter or digit."
-            )
-        check_password(password, name)
-        password_hash = self._hasher.hash(password)
+        if self._settings.registration == "closed":
+            raise ForbiddenError(_CLOSED)
+        check_name(name)
+        # An invitation is used up where the hub is open, too: whoever made it sees who came.
+        if invitation or self._settings.registration == "invited":
+            if not invitation:
+                raise ForbiddenError(
+                    "One registers on this hub by invitation: ask an operator for one."
+                )
+            self._codes.check("invitation", invitation)
+        password_hash = self._passwords.hash(password, name)
 
         def change(tx: Transaction) -> Account:
-            if tx.first(sa.select(schema.accounts).where(schema.accounts.c.name == name)):
-                raise ConflictError(f"The name {name!r} is taken; choose another, or sign in.")
-            account = Account(name=name, role=role, created=tx.time)
-            tx.execute(
-                schema.accounts.insert().values(
-                    name=name, role=role, created=tx.time, password_hash=password_hash
-                )
-            )
-            tx.emit("account.registered", name)
+            account = add_account(tx, name, "member", password_hash)
+            if invitation:
+                self._codes.use(tx, "invitation", invitation, account=name)
+            note(tx, "account.registered", account=name, source=source, invited=bool(invitation))
             return account
 
         return self._database.write(change)
 
-    def login(self, name: str, password: str) -> Session:
-        """Check a password and issue a session; see `Hub.login`."""
-        row = self._database.read(
-            lambda tx: tx.first(sa.select(schema.accounts).where(schema.accounts.c.name == name))
-        )
-        known = row.password_hash if row is not None and row.password_hash else self._decoy
-        try:
-            self._hasher.verify(known, password if isinstance(password, str) else "")
-            matches = row is not None and known is not self._decoy
-        except (Argon2Error, InvalidHashError):
-            matches = False
-        if row is None or not matches:
-            raise AuthenticationError("The name and the password do not match.")
-        return self.issue(_account(row), "session", "sign-in")
+    def accounts(self, viewer: Account | None) -> list[Account]:
+        """Return all accounts by name; which are closed is told to operators."""
+        sees = viewer is not None and viewer.role == "operator"
 
-    def issue(self, account: Account, kind: str, label: str) -> Session:
-        """Issue a token of a kind named in `LIFETIMES` for an account."""
-        token = secrets.token_urlsafe(32)
-        expires = datetime.now(UTC) + LIFETIMES[kind]
-        until = expires.isoformat(timespec="seconds").replace("+00:00", "Z")
+        def query(tx: Transaction) -> list[Account]:
+            closed = {row.account for row in tx.all(sa.select(_disabled))} if sees else set()
+            rows = tx.all(sa.select(_accounts).order_by(_accounts.c.name))
+            return [replace(account_record(row), disabled=row.name in closed) for row in rows]
 
-        def change(tx: Transaction) -> None:
-            tx.execute(schema.sessions.delete().where(schema.sessions.c.expires < tx.time))
-            tx.execute(
-                schema.sessions.insert().values(
-                    token_hash=_hash(token),
-                    account=account.name,
-                    kind=kind,
-                    label=label[:200],
-                    created=tx.time,
-                    expires=until,
-                )
-            )
+        return self._database.read(query)
 
-        self._database.write(change)
-        return Session(token=token, account=account, expires=until)
-
-    def resolve(self, token: str) -> Account:
-        """Return the account that a token stands for.
-
-        Raises
-        ------
-        AuthenticationError
-            If the token is unknown, ended or expired.
-        """
-        if secrets.compare_digest(token.encode(), self.owner_token.encode()):
-            return OWNER
-        sessions, accounts = schema.sessions, schema.accounts
-        row = self._database.read(
-            lambda tx: tx.first(
-                sa.select(accounts)
-                .join(sessions, sessions.c.account == accounts.c.name)
-                .where(sessions.c.token_hash == _hash(token), sessions.c.expires > now())
-            )
-        )
-        if row is None:
-            raise AuthenticationError("The sign-in has ended; sign in again.")
-        return _account(row)
-
-    def revoke(self, token: str) -> None:
-        """End the sign-in that a token stands for."""
-        sessions = schema.sessions
-        self._database.write(
-            lambda tx: tx.execute(sessions.delete().where(sessions.c.token_hash == _hash(token)))
-        )
-
-    def add_operator(self, actor: Account, name: str, password: str | None) -> Account:
-        """Give the operator role; see `Hub.add_operator`."""
-        if actor.role != "operator":
-            raise ForbiddenError("Only an operator may make another operator.")
-        if password is not None:
-            return self.register(name, password, role="operator")
-        accounts = schema.accounts
+    def disable(self, actor: Account, name: str, source: str) -> Account:
+        """Close an account and end its sign-ins; see `Hub.disable`."""
+        if actor.name == name:
+            raise ForbiddenError("Nobody closes their own account: ask another operator.")
 
         def change(tx: Transaction) -> Account:
-            tx.execute(accounts.update().where(accounts.c.name == name).values(role="operator"))
-            row = tx.first(sa.select(accounts).where(accounts.c.name == name))
-            if row is None:
-                raise NotFoundError(f"There is no account {name!r}; give a password to make it.")
-            return _account(row)
+            account = find_account(tx, name)
+            if not is_disabled(tx, name):
+                tx.execute(
+                    _disabled.insert().values(account=name, actor=actor.name, created=tx.time)
+                )
+                note(tx, "account.disabled", account=name, actor=actor.name, source=source)
+            self._signins.end_all(tx, name)
+            return replace(account, disabled=True)
 
         return self._database.write(change)
 
-    def accounts(self) -> list[Account]:
-        """Return all accounts by name."""
-        query = sa.select(schema.accounts).order_by(schema.accounts.c.name)
-        return [_account(row) for row in self._database.read(lambda tx: tx.all(query))]
+    def enable(self, actor: Account, name: str, source: str) -> Account:
+        """Open an account again; see `Hub.enable`."""
+
+        def change(tx: Transaction) -> Account:
+            account = find_account(tx, name)
+            if is_disabled(tx, name):
+                tx.execute(_disabled.delete().where(_disabled.c.account == name))
+                note(tx, "account.enabled", account=name, actor=actor.name, source=source)
+            return account
+
+        return self._database.write(change)
+
+    # -- roles -----------------------------------------------------------------------------
+
+    def add_operator(self, actor: Account, name: str, password: str | None, source: str) -> Account:
+        """Give the operator role; see `Hub.add_operator`."""
+        if password is not None:
+            check_name(name)
+        password_hash = None if password is None else self._passwords.hash(password, name)
+
+        def change(tx: Transaction) -> Account:
+            if password_hash is not None:
+                add_account(tx, name, "member", password_hash)
+            return self._set_role(tx, actor, name, "operator", source)
+
+        return self._database.write(change)
+
+    def remove_operator(self, actor: Account, name: str, source: str) -> Account:
+        """Take the operator role; see `Hub.remove_operator`."""
+        return self._database.write(lambda tx: self._set_role(tx, actor, name, "member", source))
+
+    def _set_role(
+        self, tx: Transaction, actor: Account, name: str, role: Role, source: str
+    ) -> Account:
+        account = find_account(tx, name)
+        if account.role != role:
+            tx.execute(_accounts.update().where(_accounts.c.name == name).values(role=role))
+            self._signins.make_due(tx, name)
+            what = "role.given" if role == "operator" else "role.taken"
+            note(tx, what, account=name, actor=actor.name, source=source, role="operator")
+        return replace(account, role=role)
+
+    # -- signing in ------------------------------------------------------------------------
+
+    def login(self, name: str, password: str, source: str) -> Session:
+        """Check a password and make a sign-in; see `Hub.login`."""
+        name = name if isinstance(name, str) else ""
+        attempt = self._throttle.admit(name, source)
+        row = self._database.read(lambda tx: _find(tx, name))
+        known = None if row is None else row.password_hash
+        if not self._passwords.matches(known, password):
+            self._failed("" if row is None else name, source)
+            raise AuthenticationError("The name and the password do not match.")
+        return self.enter(name, source, attempt, known=known)
+
+    def enter(
+        self, name: str, source: str, attempt: Attempt | None, *, known: str | None, by: str = ""
+    ) -> Session:
+        """Sign in an account that has proved who it is.
+
+        Parameters
+        ----------
+        attempt
+            The attempt that was counted, or None where no password was checked.
+        known
+            The hash that the password was compared with: it may have been changed meanwhile.
+        by
+            Who vouches for the account, where that was not its password.
+        """
+
+        def change(tx: Transaction) -> Session | None:
+            row = _find(tx, name)
+            if row is None or (row.password_hash != known and not by):
+                raise AuthenticationError("The name and the password do not match.")
+            if attempt is not None:
+                self._throttle.succeeded(tx, attempt)
+            if is_disabled(tx, name):
+                note(tx, "signin.refused", account=name, source=source, disabled=True)
+                return None
+            note(tx, "signin.ok", account=name, source=source, **({"by": by} if by else {}))
+            label = f"sign-in by {by}" if by else "sign-in"
+            return self._signins.session(tx, account_record(row), label=label, source=source)
+
+        session = self._database.write(change)
+        if session is None:
+            raise ForbiddenError("This account is closed. Ask an operator of the hub why.")
+        return session
+
+    def login_by(self, provider: str, subject: str, source: str) -> Session:
+        """Sign in somebody for whom another server vouches.
+
+        Their account is made at the first time, under their name there where that is free here,
+        else under one like it: whoever has that name here is somebody else.
+
+        Parameters
+        ----------
+        provider, subject
+            Who vouches, and the name of the person there.
+
+        Raises
+        ------
+        ForbiddenError
+            If nobody can register on this hub, or an operator has closed the account.
+        """
+        links = schema.external_logins
+        mine = sa.and_(links.c.provider == provider, links.c.subject == subject)
+
+        def change(tx: Transaction) -> str:
+            row = tx.first(sa.select(links.c.account).where(mine))
+            if row is not None:
+                return str(row.account)
+            if self._settings.registration == "closed":
+                raise ForbiddenError(_CLOSED)
+            name = _free_name(tx, subject)
+            add_account(tx, name, "member", None)
+            tx.execute(
+                links.insert().values(
+                    provider=provider, subject=subject, account=name, created=tx.time
+                )
+            )
+            note(tx, "account.registered", account=name, source=source, by=provider)
+            return name
+
+        return self.enter(self._database.write(change), source, None, known=None, by=provider)
+
+    def change_password(self, actor: Credentials, current: str, new: str, source: str) -> Session:
+        """Change a password, end the other sign-ins, renew this one; see `Hub.change_password`."""
+        name = actor.account.name
+        check_password(new, name)
+        # Counted apart from the sign-ins: whoever guesses there does not keep the person out here.
+        attempt = self._throttle.admit(f"{name}\0{actor.id}", "")
+        row = self._database.read(lambda tx: _find(tx, name))
+        if row is None or not self._passwords.matches(row.password_hash, current):
+            self._failed(name, source, "password.refused")
+            raise ForbiddenError("The current password is not right; nothing was changed.")
+        password_hash = self._passwords.hash(new, name)
+
+        def change(tx: Transaction) -> Session:
+            session = self._signins.renewed(tx, actor.id)
+            self._throttle.succeeded(tx, attempt)
+            self._set_password(tx, name, password_hash)
+            self._signins.end_all(tx, name, but=actor.id, kinds=("session", "ticket"))
+            note(tx, "password.changed", account=name, source=source)
+            return session
+
+        return self._database.write(change)
+
+    def issue_reset(self, actor: Account, name: str, source: str) -> OneTimeCode:
+        """Make a link to set a new password; see `Hub.issue_reset`."""
+
+        def change(tx: Transaction) -> OneTimeCode:
+            find_account(tx, name)
+            return self._codes.reset(tx, actor, name, source)
+
+        return self._database.write(change)
+
+    def reset_password(self, code: str, password: str, source: str) -> Account:
+        """Set a password by a one-time code; see `Hub.reset_password`."""
+        name: str = self._codes.check("reset", code).account
+        password_hash = self._passwords.hash(password, name)
+
+        def change(tx: Transaction) -> Account:
+            account = find_account(tx, name)
+            self._codes.use(tx, "reset", code, account=name)
+            self._set_password(tx, name, password_hash)
+            self._signins.end_all(tx, name)
+            note(tx, "password.reset", account=name, source=source)
+            return account
+
+        return self._database.write(change)
+
+    def create_token(
+        self,
+        actor: Credentials,
+        label: str,
+        scopes: Sequence[Scope],
+        days: float,
+        source: str,
+    ) -> Session:
+        """Make a token; see `Hub.create_token`."""
+        if not isinstance(days, (int, float)) or not 0 < days <= MAX_TOKEN_DAYS:
+            raise InvalidInputError(f"A token lasts up to {MAX_TOKEN_DAYS} days, not {days!r}.")
+        granted = checked_scopes(scopes)
+        if "admin" in granted and "admin" not in actor.powers:
+            raise ForbiddenError("Only an operator makes a token with the scope 'admin'.")
+        account = actor.account
+
+        def change(tx: Transaction) -> Session:
+            session = self._signins.issue(
+                tx,
+                account,
+                "token",
+                label=label,
+                source=source,
+                scopes=granted,
+                lifetime=timedelta(days=days),
+            )
+            note(
+                tx,
+                "token.made",
+                account=account.name,
+                source=source,
+                label=label[:200],
+                scopes=list(granted),
+                expires=session.expires,
+            )
+            return session
+
+        return self._database.write(change)
+
+    def _set_password(self, tx: Transaction, name: str, password_hash: str) -> None:
+        tx.execute(
+            _accounts.update().where(_accounts.c.name == name).values(password_hash=password_hash)
+        )
+
+    def _failed(self, account: str, source: str, kind: str = "signin.failed") -> None:
+        self._database.write(lambda tx: note(tx, kind, account=account, source=source))
 
 
-def check_password(password: str, name: str) -> None:
-    """Refuse a weak password.
+def check_name(name: object) -> None:
+    """Refuse a name that no account can have.
 
     Raises
     ------
     InvalidInputError
-        If it is shorter than 10 characters or longer than 1,024, has fewer than 5 different
-        ones, or is built from the account's name or one of the most guessed words.
+        If it is none.
     """
-    if isinstance(password, str) and len(password) > MAX_PASSWORD:
-        raise InvalidInputError(f"The password is too long: {MAX_PASSWORD} characters at most.")
-    if not isinstance(password, str) or len(password) < MIN_PASSWORD:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInputError(
-            f"The password is too short: use at least {MIN_PASSWORD} characters, for example "
-            "three or four unrelated words."
-        )
-    rest = password.lower()
-    for word in (name, *_COMMON):
-        rest = rest.replace(word, "")
-    if len(set(password)) < 5 or len(rest) < MIN_PASSWORD // 2:
-        raise InvalidInputError(
-            "The password is too easy to guess: use three or four unrelated words."
+            f"{name!r} is not an account name: use 2 to 32 of a-z, 0-9, '-' and '_', "
+            "beginning with a letter or digit."
         )
 
 
-def _account(row: sa.Row[Any]) -> Account:
+def add_account(tx: Transaction, name: str, role: Role, password_hash: str | None) -> Account:
+    """Add an account.
+
+    Raises
+    ------
+    ConflictError
+        If the name is taken.
+    """
+    if _find(tx, name) is not None:
+        raise ConflictError(f"The name {name!r} is taken; choose another, or sign in.")
+    tx.execute(
+        _accounts.insert().values(
+            name=name, role=role, created=tx.time, password_hash=password_hash
+        )
+    )
+    tx.emit("account.registered", name)
+    return Account(name=name, role=role, created=tx.time)
+
+
+def find_account(tx: Transaction, name: str) -> Account:
+    """Return an account.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none of that name.
+    """
+    row = _find(tx, name)
+    if row is None:
+        raise NotFoundError(f"There is no account {name!r}.")
+    return account_record(row)
+
+
+def is_disabled(tx: Transaction, name: str) -> bool:
+    """Return whether an operator has closed an account."""
+    return tx.first(sa.select(_disabled).where(_disabled.c.account == name)) is not None
+
+
+def account_record(row: sa.Row[Any]) -> Account:
+    """Return the record of an account's row."""
     return Account(name=row.name, role=row.role, created=row.created)
 
 
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+def _free_name(tx: Transaction, subject: str) -> str:
+    """Return a name that an account can have and nobody has, like that of somebody elsewhere."""
+    stem = re.sub(r"[^a-z0-9_-]+", "-", subject.lower()).strip("-_")[:24] or "user"
+    stem = stem if len(stem) > 1 else f"{stem}-1"
+    number, name = 1, stem
+    while _find(tx, name) is not None:
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _find(tx: Transaction, name: str) -> sa.Row[Any] | None:
+    return tx.first(sa.select(_accounts).where(_accounts.c.name == name))

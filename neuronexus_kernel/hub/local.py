@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from neuronexus_kernel.content import Visibility
-from neuronexus_kernel.errors import AuthenticationError, StoreError
+from neuronexus_kernel.errors import StoreError
 from neuronexus_kernel.hub import pins
 from neuronexus_kernel.hub.archive import Archives
+from neuronexus_kernel.hub.audit import AuditTrail
+from neuronexus_kernel.hub.codes import Codes
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions
 from neuronexus_kernel.hub.database import Database
@@ -22,11 +24,13 @@ from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
 from neuronexus_kernel.hub.federations import Federations
 from neuronexus_kernel.hub.identity import Identity
+from neuronexus_kernel.hub.local_accounts import LocalAccounts
+from neuronexus_kernel.hub.maintainers import Maintainers
 from neuronexus_kernel.hub.network import Presence, describe
+from neuronexus_kernel.hub.permissions import enforced
 from neuronexus_kernel.hub.projects import Projects
 from neuronexus_kernel.hub.reach import VisibleBlocks
 from neuronexus_kernel.hub.records import (
-    Account,
     Balance,
     Codec,
     Contribution,
@@ -46,12 +50,14 @@ from neuronexus_kernel.hub.records import (
     Round,
     Run,
     RunResult,
-    Session,
     Sight,
     Version,
 )
 from neuronexus_kernel.hub.runs import Runs
+from neuronexus_kernel.hub.secret import derive, session_secret
 from neuronexus_kernel.hub.sharing import Sharing
+from neuronexus_kernel.hub.signins import SignIns
+from neuronexus_kernel.hub.throttle import Throttle
 from neuronexus_kernel.hub.tokens import Tokens
 from neuronexus_kernel.hub.workers import ChildProcessExecutor
 from neuronexus_kernel.settings import Settings
@@ -95,7 +101,18 @@ class Services:
             sync=settings.storage.fsync == "always",
         )
         self.contents.when_public(self.sharing.note)
-        self.identity = Identity(self.database)
+        self.secret = session_secret(home, settings.accounts.secret)
+        self.signins = SignIns(self.database, settings.accounts)
+        self.codes = Codes(self.database)
+        self.identity = Identity(
+            self.database,
+            settings.accounts,
+            self.signins,
+            self.codes,
+            Throttle(self.database, derive(self.secret, "throttle")),
+        )
+        self.audit = AuditTrail(self.database)
+        self.maintainers = Maintainers(self.database)
         self.tokens = Tokens(self.database)
         self.projects = Projects(self.database, self.contents)
         self.archives = Archives(
@@ -143,7 +160,8 @@ def _make_private(home: Path) -> None:
         ) from None
 
 
-class LocalHub:
+@enforced
+class LocalHub(LocalAccounts):
     """One visitor's view of a hub in this process; the interface is `Hub`.
 
     Parameters
@@ -152,6 +170,8 @@ class LocalHub:
         The hub.
     token
         The visitor's token, or None for a visitor who is not signed in.
+    source
+        The address that the visitor comes from; empty for this process.
 
     Raises
     ------
@@ -159,14 +179,8 @@ class LocalHub:
         If the token is not valid.
     """
 
-    def __init__(self, services: Services, token: str | None = None) -> None:
-        self._services = services
-        self._token: str | None = None
-        self._account: Account | None = None
-        if token is not None:
-            self._account = services.identity.resolve(token)
-            self._token = token
-            services.presence.touch(self._account.name)
+    def __init__(self, services: Services, token: str | None = None, source: str = "") -> None:
+        super().__init__(services, token, source)
 
     @classmethod
     def open(cls, settings: Settings | Path | str | None = None) -> LocalHub:
@@ -189,17 +203,12 @@ class LocalHub:
     # -- what a server needs beside the interface ------------------------------------------
 
     @property
-    def owner_token(self) -> str:
-        """Token of whoever owns the hub's folder; random for each opening."""
-        return self._services.identity.owner_token
-
-    @property
     def busy(self) -> bool:
         """Whether an evaluation runs or waits, a federation is served, or content is on its way."""
         services = self._services
         return services.evaluator.busy or services.federations.active or services.sharing.at_work
 
-    def visitor(self, token: str | None = None) -> LocalHub:
+    def visitor(self, token: str | None = None, *, source: str = "") -> LocalHub:
         """Return another visitor's view of the same hub.
 
         Raises
@@ -207,23 +216,15 @@ class LocalHub:
         AuthenticationError
             If the token is not valid.
         """
-        return LocalHub(self._services, token)
-
-    def touch(self) -> None:
-        """Mark the visitor as present."""
-        if self._account is not None:
-            self._services.presence.touch(self._account.name)
-
-    def ticket(self) -> Session:
-        """Issue a short-lived token for the visitor's own dashboard kernel."""
-        return self._services.identity.issue(self._actor(), "ticket", "dashboard")
+        return LocalHub(self._services, token, source)
 
     def blocks(self) -> VisibleBlocks:
         """Return the single blocks that the visitor may read, for a gateway."""
-        return self._services.contents.blocks(self._account)
+        return self._services.contents.blocks(self._viewer())
 
     def archive(self, project: str, *, sealed: bool = False) -> Iterator[bytes]:
         """Give what `export_project` writes piece by piece, for a download."""
+        self.admit("export_project")
         return self._services.archives.export(self._actor(), project, sealed=sealed)
 
     def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
@@ -244,41 +245,6 @@ class LocalHub:
     def address(self) -> str:
         """The hub's folder."""
         return str(self._services.settings.home)
-
-    def register(self, name: str, password: str) -> Account:
-        """See `Hub.register`."""
-        return self._services.identity.register(name, password)
-
-    def login(self, name: str, password: str) -> Session:
-        """See `Hub.login`."""
-        session = self._services.identity.login(name, password)
-        self._account, self._token = session.account, session.token
-        self._services.presence.touch(name)
-        return session
-
-    def logout(self) -> None:
-        """See `Hub.logout`."""
-        if self._token is not None and self._token != self.owner_token:
-            self._services.identity.revoke(self._token)
-        if self._account is not None:
-            self._services.presence.leave(self._account.name)
-        self._account = self._token = None
-
-    def whoami(self) -> Account | None:
-        """See `Hub.whoami`."""
-        return self._account
-
-    def create_token(self, label: str) -> Session:
-        """See `Hub.create_token`."""
-        return self._services.identity.issue(self._actor(), "notebook", label)
-
-    def accounts(self) -> list[Account]:
-        """See `Hub.accounts`."""
-        return self._services.identity.accounts()
-
-    def add_operator(self, name: str, password: str | None = None) -> Account:
-        """See `Hub.add_operator`."""
-        return self._services.identity.add_operator(self._actor(), name, password)
 
     def put(
         self,
@@ -303,7 +269,7 @@ class LocalHub:
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""
-        return self._services.contents.get(self._account, cid)
+        return self._services.contents.get(self._viewer(), cid)
 
     def roots(
         self,
@@ -315,12 +281,12 @@ class LocalHub:
     ) -> list[Root]:
         """See `Hub.roots`."""
         return self._services.contents.roots(
-            self._account, kind=kind, name=name, owner=owner, text=text
+            self._viewer(), kind=kind, name=name, owner=owner, text=text
         )
 
     def history(self, name: str, *, owner: str | None = None) -> list[Root]:
         """See `Hub.history`."""
-        return self._services.contents.history(self._account, name, owner)
+        return self._services.contents.history(self._viewer(), name, owner)
 
     def keep(self, cid: str, *, name: str = "") -> Keeping:
         """See `Hub.keep`."""
@@ -357,6 +323,18 @@ class LocalHub:
     def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
         """See `Hub.import_project`."""
         return self._services.archives.take_in(self._actor(), stream, name=name)
+
+    def maintainers(self, project: str) -> list[str]:
+        """See `Hub.maintainers`."""
+        return self._services.maintainers.all(project)
+
+    def add_maintainer(self, project: str, account: str) -> None:
+        """See `Hub.add_maintainer`."""
+        self._services.maintainers.add(self._actor(), project, account, self._source)
+
+    def remove_maintainer(self, project: str, account: str) -> None:
+        """See `Hub.remove_maintainer`."""
+        self._services.maintainers.remove(self._actor(), project, account, self._source)
 
     def start_run(self, run: NewRun) -> Run:
         """See `Hub.start_run`."""
@@ -454,10 +432,3 @@ class LocalHub:
     def close(self) -> None:
         """See `Hub.close`."""
         self._services.close()
-
-    def _actor(self) -> Account:
-        if self._account is None:
-            raise AuthenticationError(
-                "Nobody is signed in; use `wb.login(name, password)`, or `wb.register(...)` first."
-            )
-        return self._account

@@ -17,7 +17,6 @@ from neuronexus_kernel.datasets import METRIC_OF, Dataset
 from neuronexus_kernel.errors import (
     ConflictError,
     DatasetError,
-    ForbiddenError,
     InvalidInputError,
     NotFoundError,
 )
@@ -177,20 +176,6 @@ def check_name(name: str) -> None:
         raise InvalidInputError(
             f"{name!r} is not a project name: use 1 to 64 of a-z, 0-9, '.', '-' and '_', and not "
             "the form of an id."
-        )
-
-
-def check_maintainer(actor: Account, project: sa.Row[Any], what: str) -> None:
-    """Refuse whoever neither owns a project nor operates the hub.
-
-    Parameters
-    ----------
-    what
-        What they may not do, as in "may export it".
-    """
-    if actor.role != "operator" and actor.name != project.owner:
-        raise ForbiddenError(
-            f"Only {project.owner}, who owns the project, or an operator may {what}."
         )
 
 

@@ -15,6 +15,8 @@ JSON: TypeAlias = Any
 """A JSON value.  msgspec, which reads these records, knows no recursive types; it does check it."""
 
 Role = Literal["member", "operator"]
+Scope = Literal["read", "contribute", "maintain", "admin"]
+SignInKind = Literal["session", "token", "ticket"]
 Kind = Literal["code", "compute", "data", "hyperparameters"]
 State = Literal["submitted", "evaluating", "accepted", "rejected", "failed", "rewarded"]
 RunState = Literal["running", "finished", "interrupted"]
@@ -27,11 +29,21 @@ FINAL_STATES: frozenset[str] = frozenset({"accepted", "rejected", "failed", "rew
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A person or machine with a name on the hub."""
+    """A person or machine with a name on the hub.
+
+    Attributes
+    ----------
+    role
+        What the account may do on the whole hub; a token without the scope ``admin`` acts as a
+        member even for an operator.
+    disabled
+        Whether an operator has closed the account; told to operators only.
+    """
 
     name: str
     role: Role
     created: str
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ import msgspec
 
 from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.hub.records import (
-    Account,
     Balance,
     Codec,
     Contribution,
@@ -36,10 +35,10 @@ from neuronexus_kernel.hub.records import (
     Round,
     Run,
     RunResult,
-    Session,
     Sight,
     Version,
 )
+from neuronexus_kernel.hub.remote_accounts import RemoteAccounts
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, BY_OPERATION, CONTENT
 from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
 from neuronexus_kernel.storage.interface import BlockReader
@@ -58,13 +57,15 @@ _REPEATABLE = frozenset(
         "resume_federation",
         "submit",
         "confirm",
+        "add_maintainer",
+        "disable",
     }
 )
 # A stream that lasted this long was a good one: its end is the first failure again.
 _SETTLED = 5.0
 
 
-class RemoteHub:
+class RemoteHub(RemoteAccounts):
     """A hub behind an address; implements `Hub`.
 
     Parameters
@@ -83,7 +84,7 @@ class RemoteHub:
     """
 
     def __init__(self, address: str, token: str | None = None, *, timeout: float = 30.0) -> None:
-        self._transport = Transport(address, token, timeout=timeout)
+        super().__init__(Transport(address, token, timeout=timeout))
 
     def __repr__(self) -> str:
         return f"RemoteHub({self.address!r})"
@@ -92,42 +93,6 @@ class RemoteHub:
     def address(self) -> str:
         """The hub's URL, without a slash at its end."""
         return self._transport.address
-
-    # -- accounts -------------------------------------------------------------------------
-
-    def register(self, name: str, password: str) -> Account:
-        """See `Hub.register`."""
-        return self._call("register", Account, name=name, password=password)
-
-    def login(self, name: str, password: str) -> Session:
-        """See `Hub.login`."""
-        session = self._call("login", Session, name=name, password=password)
-        self._transport.token = session.token
-        return session
-
-    def logout(self) -> None:
-        """See `Hub.logout`."""
-        try:
-            if self._transport.token is not None:
-                self._call("logout", type(None))
-        finally:
-            self._transport.token = None
-
-    def whoami(self) -> Account | None:
-        """See `Hub.whoami`."""
-        return self._call("whoami", Account | None)  # type: ignore[arg-type]
-
-    def create_token(self, label: str) -> Session:
-        """See `Hub.create_token`."""
-        return self._call("create_token", Session, label=label)
-
-    def accounts(self) -> list[Account]:
-        """See `Hub.accounts`."""
-        return self._call("accounts", list[Account])
-
-    def add_operator(self, name: str, password: str | None = None) -> Account:
-        """See `Hub.add_operator`."""
-        return self._call("add_operator", Account, name=name, password=password)
 
     # -- content --------------------------------------------------------------------------
 
@@ -214,6 +179,18 @@ class RemoteHub:
     def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
         """See `Hub.import_project`."""
         return self._transport.upload(ARCHIVES, stream, Project, query={"name": name})
+
+    def maintainers(self, project: str) -> list[str]:
+        """See `Hub.maintainers`."""
+        return self._call("maintainers", list[str], project=project)
+
+    def add_maintainer(self, project: str, account: str) -> None:
+        """See `Hub.add_maintainer`."""
+        self._call("add_maintainer", type(None), project=project, account=account)
+
+    def remove_maintainer(self, project: str, account: str) -> None:
+        """See `Hub.remove_maintainer`."""
+        self._call("remove_maintainer", type(None), project=project, account=account)
 
     # -- training runs --------------------------------------------------------------------
 
@@ -348,6 +325,11 @@ class RemoteHub:
         self._transport.close()
 
     def _call(self, operation: str, returns: type[T], **parameters: object) -> T:
+        result = self._ask(operation, returns, **parameters)
+        self._renew_if_due()
+        return result
+
+    def _ask(self, operation: str, returns: type[T], **parameters: object) -> T:
         route = BY_OPERATION[operation]
         given = {name: value for name, value in parameters.items() if value is not None}
         path = API + route.path

@@ -18,6 +18,8 @@ STREAM = f"{API}/events/stream"
 ARCHIVE = f"{API}/projects/{{project}}/archive"
 ARCHIVES = f"{API}/archives"
 CAR = "application/vnd.ipld.car"
+RENEWAL = "NeuroNexus-Renewal"
+"""Header of an answer that says: it is time to `renew` the token of this sign-in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,24 @@ ROUTES: tuple[Route, ...] = (
     Route("register", "POST", "/accounts"),
     Route("accounts", "GET", "/accounts"),
     Route("whoami", "GET", "/accounts/me"),
+    Route("change_password", "POST", "/accounts/me/password"),
+    Route("disable", "POST", "/accounts/{name}/closure"),
+    Route("enable", "DELETE", "/accounts/{name}/closure"),
+    Route("issue_reset", "POST", "/accounts/{name}/reset"),
+    Route("reset_password", "POST", "/passwords"),
     Route("add_operator", "POST", "/operators"),
+    Route("remove_operator", "DELETE", "/operators/{name}"),
     Route("login", "POST", "/sessions"),
+    Route("sessions", "GET", "/sessions"),
     Route("logout", "DELETE", "/sessions/current"),
+    Route("renew", "POST", "/sessions/current/renewal"),
+    Route("revoke", "DELETE", "/sessions/{signin}"),
     Route("create_token", "POST", "/tokens"),
+    Route("tokens", "GET", "/tokens"),
+    Route("invite", "POST", "/invitations"),
+    Route("invitations", "GET", "/invitations"),
+    Route("withdraw", "DELETE", "/invitations/{invitation}"),
+    Route("audit", "GET", "/audit"),
     Route("roots", "GET", "/roots"),
     Route("history", "GET", "/names/{name}"),
     Route("keep", "POST", "/pins"),
@@ -54,6 +70,9 @@ ROUTES: tuple[Route, ...] = (
     Route("projects", "GET", "/projects"),
     Route("project", "GET", "/projects/{name}"),
     Route("versions", "GET", "/projects/{project}/versions"),
+    Route("maintainers", "GET", "/projects/{project}/maintainers"),
+    Route("add_maintainer", "POST", "/projects/{project}/maintainers"),
+    Route("remove_maintainer", "DELETE", "/projects/{project}/maintainers/{account}"),
     Route("runs", "GET", "/projects/{project}/runs"),
     Route("start_run", "POST", "/runs"),
     Route("run", "GET", "/runs/{run}"),

@@ -98,6 +98,80 @@ sessions = sa.Table(
     _column("expires"),
 )
 
+session_details = sa.Table(
+    "session_details",
+    metadata,
+    _key("token_hash", sa.LargeBinary),
+    _column("id"),
+    _column("scopes", Json),
+    _column("source"),
+    _column("seen"),
+    _column("renewed"),
+    _column("replaced", sa.Boolean),
+    _column("parent"),
+)
+
+one_time_codes = sa.Table(
+    "one_time_codes",
+    metadata,
+    _key("code_hash", sa.LargeBinary),
+    _column("id"),
+    _column("kind"),
+    _column("account"),
+    _column("note"),
+    _column("issuer"),
+    _column("created"),
+    _column("expires"),
+    _column("used", nullable=True),
+)
+
+disabled_accounts = sa.Table(
+    "disabled_accounts",
+    metadata,
+    _key("account"),
+    _column("actor"),
+    _column("created"),
+)
+
+external_logins = sa.Table(
+    "external_logins",
+    metadata,
+    _key("provider"),
+    _key("subject"),
+    _column("account"),
+    _column("created"),
+)
+
+maintainers = sa.Table(
+    "maintainers",
+    metadata,
+    _key("project"),
+    _key("account"),
+    _column("actor"),
+    _column("created"),
+)
+
+throttles = sa.Table(
+    "throttles",
+    metadata,
+    _key("key"),
+    _column("failures", sa.Integer),
+    _column("since"),
+    _column("until"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    _key("seq", sa.BigInteger),
+    _column("moment"),
+    _column("kind"),
+    _column("account"),
+    _column("actor"),
+    _column("source"),
+    _column("data", Json),
+)
+
 roots = sa.Table(
     "roots",
     metadata,

@@ -26,7 +26,7 @@ from neuronexus_kernel.errors import (
     QuotaError,
 )
 from neuronexus_kernel.hub.records import Event
-from neuronexus_kernel.hub.routes import CAR, STREAM
+from neuronexus_kernel.hub.routes import CAR, RENEWAL, STREAM
 from neuronexus_kernel.storage.car import write_all
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Transport:
     def __init__(self, address: str, token: str | None = None, *, timeout: float = 30.0) -> None:
         self.address = _checked_address(address)
         self.token = token
+        self.renewal_due = False
         self._timeout = timeout
         self._session: requests.Session | None = None
         self._sockets: set[WebSocket] = set()
@@ -137,6 +138,8 @@ class Transport:
             response = _patiently(attempt, requests.ConnectionError) if repeat else attempt()
         except requests.RequestException as error:
             raise self.unreachable(error) from error
+        if RENEWAL in response.headers:
+            self.renewal_due = True
         if response.status_code >= 300:
             raise self._problem(response.status_code, response.content, sent=len(body or b""))
         return response.content

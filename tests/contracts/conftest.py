@@ -15,21 +15,36 @@ from neuronexus_kernel.hub.remote import RemoteHub
 from neuronexus_kernel.workbench import Workbench
 
 PASSWORD = "correct horse battery"
-Connect = Callable[[], Hub]
+Connect = Callable[..., Hub]
 
 
 @pytest.fixture(scope="module", params=["local", "remote"])
-def connect(request: pytest.FixtureRequest, new_home: Callable[[], Path]) -> Iterator[Connect]:
-    """Return a function that gives a new visitor's view of one hub, which evaluates."""
+def place(
+    request: pytest.FixtureRequest, new_home: Callable[[], Path]
+) -> Iterator[tuple[Connect, str]]:
+    """Return a function that gives views of one hub, which evaluates, and its owner's token."""
     home = new_home()
     if request.param == "local":
         hub = LocalHub.open(home)
         hub.start_evaluator()
-        yield hub.visitor
+        yield hub.visitor, hub.owner_token
         hub.close()
     else:
         with start_hub(home, port=0) as process:
-            yield lambda: RemoteHub(process.address)
+            yield lambda token=None: RemoteHub(process.address, token), process.token
+
+
+@pytest.fixture(scope="module")
+def connect(place: tuple[Connect, str]) -> Connect:
+    """Return a function that gives a visitor's view of the hub, new or by a token."""
+    return place[0]
+
+
+@pytest.fixture(scope="module")
+def owner(place: tuple[Connect, str]) -> Hub:
+    """Return the hub as whoever owns its folder sees it: as an operator."""
+    connect, token = place
+    return connect(token)
 
 
 @pytest.fixture

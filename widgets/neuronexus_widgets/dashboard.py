@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SIGN_OUT = "neuronexus/logout"
 SIGN_IN = "neuronexus/auth"
+ACCOUNT = "neuronexus/account"
 
 
 class HasHub(Protocol):
@@ -79,6 +80,7 @@ class Dashboard:
             self._choose,
             sign_out=None if base is None else base + SIGN_OUT,
             sign_in=None if base is None else base + SIGN_IN,
+            account=None if base is None else base + ACCOUNT,
         )
         self.figures, self.scene = Figures(), NetworkView()
         self.training, self.versions = Training(), Versions()

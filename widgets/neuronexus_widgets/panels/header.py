@@ -27,7 +27,7 @@ class Header:
     ----------
     on_choose
         Called with the id of a project that the visitor picks.
-    sign_out, sign_in
+    sign_out, sign_in, account
         Addresses of the links; without them (in a notebook) there are no links.
     """
 
@@ -37,9 +37,10 @@ class Header:
         *,
         sign_out: str | None = None,
         sign_in: str | None = None,
+        account: str | None = None,
     ) -> None:
         self._on_choose = on_choose
-        self._sign_out, self._sign_in = sign_out, sign_in
+        self._sign_out, self._sign_in, self._account = sign_out, sign_in, account
         self.connection: Connection = "live"
         self._brand, self._standing = text("nx-header"), text("nx-standing")
         self._menu = widgets.Dropdown(options=[], layout=widgets.Layout(display="none"))
@@ -69,6 +70,8 @@ class Header:
             return f'<span class="nx-who"><span class="nx-dim">Guest</span>{link}</span>'
         name = escape(state.me, 40)
         link = f'<a href="{escape(self._sign_out)}">Sign out</a>' if self._sign_out else ""
+        if self._account:
+            link = f'<a href="{escape(self._account)}">Account</a>{link}'
         initial = escape(state.me[:1])
         return (
             f'<span class="nx-who"><span class="nx-avatar" aria-hidden="true">{initial}</span>'
