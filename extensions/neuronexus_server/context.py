@@ -17,6 +17,7 @@ from neuronexus_server.guests import Guests
 from neuronexus_server.stream import Broadcast
 
 if TYPE_CHECKING:
+    from jupyter_server.base.handlers import JupyterHandler
     from tornado.web import RequestHandler
 
     from neuronexus_kernel.hub.local import LocalHub
@@ -67,6 +68,9 @@ class HubContext:
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking method of the hub on a thread."""
         return await self._run(self._threads, lambda: method(*args, **kwargs))
+
+    async def identify(self, handler: JupyterHandler) -> None:
+        """Find out who is asking, where the server's identity provider does not know."""
 
     async def read(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what reads blocks of content, on one of a few threads for that."""

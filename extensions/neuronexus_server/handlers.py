@@ -128,6 +128,7 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         context_of(self).touch()
         try:
             await super().prepare()
+            await context_of(self).identify(self)
             self.check_visitor()
         except (NeuroNexusError, HTTPError) as error:
             self._refusal = error

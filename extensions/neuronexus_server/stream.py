@@ -135,7 +135,10 @@ class StreamHandler(ForMembers, Problems, WebSocketHandler, JupyterHandler):
 
     async def prepare(self) -> None:  # type: ignore[override]
         """Identify the visitor."""
+        from neuronexus_server.context import context_of
+
         await JupyterHandler.prepare(self, _redirect_to_login=False)
+        await context_of(self).identify(self)
 
     @allow_unauthenticated
     async def get(self) -> None:  # type: ignore[override]

@@ -34,7 +34,7 @@ from neuronexus_kernel.hub.throttle import Attempt, Throttle
 from neuronexus_kernel.settings import AccountSettings
 
 MAX_TOKEN_DAYS = 365
-_CLOSED = "Nobody can register on this hub: ask an operator to make you an account."
+CLOSED = "Nobody can register on this hub: ask an operator to make you an account."
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{1,31}")
 
 _accounts, _disabled = schema.accounts, schema.disabled_accounts
@@ -73,7 +73,7 @@ class Identity:
     def register(self, name: str, password: str, invitation: str | None, source: str) -> Account:
         """Make an account; see `Hub.register`."""
         if self._settings.registration == "closed":
-            raise ForbiddenError(_CLOSED)
+            raise ForbiddenError(CLOSED)
         check_name(name)
         # An invitation is used up where the hub is open, too: whoever made it sees who came.
         if invitation or self._settings.registration == "invited":
@@ -208,43 +208,6 @@ class Identity:
         if session is None:
             raise ForbiddenError("This account is closed. Ask an operator of the hub why.")
         return session
-
-    def login_by(self, provider: str, subject: str, source: str) -> Session:
-        """Sign in somebody for whom another server vouches.
-
-        Their account is made at the first time, under their name there where that is free here,
-        else under one like it: whoever has that name here is somebody else.
-
-        Parameters
-        ----------
-        provider, subject
-            Who vouches, and the name of the person there.
-
-        Raises
-        ------
-        ForbiddenError
-            If nobody can register on this hub, or an operator has closed the account.
-        """
-        links = schema.external_logins
-        mine = sa.and_(links.c.provider == provider, links.c.subject == subject)
-
-        def change(tx: Transaction) -> str:
-            row = tx.first(sa.select(links.c.account).where(mine))
-            if row is not None:
-                return str(row.account)
-            if self._settings.registration == "closed":
-                raise ForbiddenError(_CLOSED)
-            name = _free_name(tx, subject)
-            add_account(tx, name, "member", None)
-            tx.execute(
-                links.insert().values(
-                    provider=provider, subject=subject, account=name, created=tx.time
-                )
-            )
-            note(tx, "account.registered", account=name, source=source, by=provider)
-            return name
-
-        return self.enter(self._database.write(change), source, None, known=None, by=provider)
 
     def change_password(self, actor: Credentials, current: str, new: str, source: str) -> Session:
         """Change a password, end the other sign-ins, renew this one; see `Hub.change_password`."""
@@ -388,6 +351,11 @@ def find_account(tx: Transaction, name: str) -> Account:
     return account_record(row)
 
 
+def has_account(tx: Transaction, name: str) -> bool:
+    """Return whether somebody has a name."""
+    return _find(tx, name) is not None
+
+
 def is_disabled(tx: Transaction, name: str) -> bool:
     """Return whether an operator has closed an account."""
     return tx.first(sa.select(_disabled).where(_disabled.c.account == name)) is not None
@@ -396,17 +364,6 @@ def is_disabled(tx: Transaction, name: str) -> bool:
 def account_record(row: sa.Row[Any]) -> Account:
     """Return the record of an account's row."""
     return Account(name=row.name, role=row.role, created=row.created)
-
-
-def _free_name(tx: Transaction, subject: str) -> str:
-    """Return a name that an account can have and nobody has, like that of somebody elsewhere."""
-    stem = re.sub(r"[^a-z0-9_-]+", "-", subject.lower()).strip("-_")[:24] or "user"
-    stem = stem if len(stem) > 1 else f"{stem}-1"
-    number, name = 1, stem
-    while _find(tx, name) is not None:
-        number += 1
-        name = f"{stem}-{number}"
-    return name
 
 
 def _find(tx: Transaction, name: str) -> sa.Row[Any] | None:

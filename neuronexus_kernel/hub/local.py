@@ -22,6 +22,7 @@ from neuronexus_kernel.hub.contributions import Contributions
 from neuronexus_kernel.hub.database import Database
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
+from neuronexus_kernel.hub.external import ExternalLogins
 from neuronexus_kernel.hub.federations import Federations
 from neuronexus_kernel.hub.identity import Identity
 from neuronexus_kernel.hub.local_accounts import LocalAccounts
@@ -110,6 +111,9 @@ class Services:
             self.signins,
             self.codes,
             Throttle(self.database, derive(self.secret, "throttle")),
+        )
+        self.external = ExternalLogins(
+            self.database, self.identity, registration=settings.accounts.registration
         )
         self.audit = AuditTrail(self.database)
         self.maintainers = Maintainers(self.database)

@@ -127,8 +127,8 @@ class LocalAccounts:
         )
 
     def login_by(self, provider: str, subject: str) -> Session:
-        """Sign in somebody for whom another server vouches; see `Identity.login_by`."""
-        return self._enter(self._services.identity.login_by(provider, subject, self._source))
+        """Sign in somebody for whom another server vouches; see `ExternalLogins.login`."""
+        return self._enter(self._services.external.login(provider, subject, self._source))
 
     def _look_up(self, token: str | None = None) -> None:
         signins = self._services.signins
