@@ -12,7 +12,7 @@ from typing import Any
 from jupyter_server.auth.decorator import allow_unauthenticated
 from tornado.web import stream_request_body
 
-from neuronexus_kernel.errors import AuthenticationError, StoreError
+from neuronexus_kernel.errors import AuthenticationError, NeuroNexusError, StoreError
 from neuronexus_kernel.hub.archive_blocks import no_room
 from neuronexus_kernel.hub.records import Project
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, CAR, Route
@@ -91,6 +91,12 @@ class ImportHandler(ApiHandler):
         self._is_read = True
         make: Callable[..., Project] = visitor_of(self).import_project
         self.answer(await context_of(self).call(make, stream=self._file, **arguments))
+
+    def status_of(self, error: NeuroNexusError) -> int:
+        """Return the HTTP status for an error: a malformed file is the visitor's, not ours."""
+        if isinstance(error, StoreError) and not isinstance(error.__cause__, OSError):
+            return 422
+        return super().status_of(error)
 
     def on_finish(self) -> None:
         """Let go of the file."""

@@ -170,4 +170,4 @@ def no_room() -> Iterator[None]:
         raise StoreError(
             f"The folder for temporary files has no room: {error.strerror or error}. Free some, "
             "or set TMPDIR to another one."
-        ) from None
+        ) from error
