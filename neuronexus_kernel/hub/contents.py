@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -26,7 +25,7 @@ from neuronexus_kernel.errors import (
     RecipeError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
-from neuronexus_kernel.hub import schema, titles
+from neuronexus_kernel.hub import reach, schema, titles
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
@@ -128,7 +127,7 @@ class Contents:
                 created=tx.time,
             )
         )
-        tx.after_commit.append(partial(self._reach.note, root.cid, root.visibility))
+        tx.notify(reach.TOPIC, f"{root.visibility} {root.cid}")
         return _root(tx.all(same)[0])
 
     def get(self, actor: Account | None, cid: str) -> bytes:

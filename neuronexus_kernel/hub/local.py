@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from neuronexus_kernel.errors import AuthenticationError, StoreError
+from neuronexus_kernel.errors import AuthenticationError
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions
-from neuronexus_kernel.hub.database import Database
+from neuronexus_kernel.hub.database import open_database
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
 from neuronexus_kernel.hub.federations import Federations
+from neuronexus_kernel.hub.home import Home
 from neuronexus_kernel.hub.identity import Identity
 from neuronexus_kernel.hub.network import Presence, describe
 from neuronexus_kernel.hub.projects import Projects
@@ -62,19 +63,25 @@ class Services:
     """
 
     def __init__(self, settings: Settings) -> None:
-        home = settings.home
-        _make_private(home)
         self.settings = settings
-        self.database = Database(home / "hub.duckdb")
+        self._is_closed = False
+        self._home = Home(settings.home)
         try:
-            self._compose(home, settings)
+            self.database = open_database(settings)
+        except BaseException:
+            self._home.release()
+            raise
+        try:
+            self._compose(settings)
         except BaseException:
             self.database.close()
+            self._home.release()
             raise
 
-    def _compose(self, home: Path, settings: Settings) -> None:
-        content = LocalStore(home / "content", settings.storage)
-        sealed = LocalStore(home / "sealed", settings.storage)
+    def _compose(self, settings: Settings) -> None:
+        stores = settings.storage.folder or settings.home
+        content = LocalStore(stores / "content", settings.storage)
+        sealed = LocalStore(stores / "sealed", settings.storage)
         self.contents = Contents(self.database, content, sealed, limit=settings.upload_limit)
         # All that is added is pinned; but the stores are open to the command line too.
         content.keep(self.contents.recorded())
@@ -90,7 +97,8 @@ class Services:
             self.database,
             self.contents,
             self.runs,
-            folder=home / "federations",
+            hub=self._home.name,
+            folder=settings.home / "federations",
             settings=settings.federation,
         )
         self.events = EventLog(self.database)
@@ -100,6 +108,7 @@ class Services:
             self.contents,
             self.contributions,
             ChildProcessExecutor(settings.evaluation, preload=Evaluator.PRELOAD),
+            hub=self._home.name,
         )
 
     def close(self) -> None:
@@ -108,19 +117,9 @@ class Services:
         self.evaluator.stop()
         self.events.close()
         self.database.close()
-
-
-def _make_private(home: Path) -> None:
-    """Make the hub's folder, open to its owner alone: it holds hashes and held-out data."""
-    try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if home.stat().st_mode & 0o077:
-            home.chmod(0o700)
-    except OSError as error:
-        raise StoreError(
-            f"The hub's folder {home} could not be made, or not be closed to others: {error}. "
-            "Give the hub a folder of your own (NEURONEXUS_HOME)."
-        ) from None
+        if not self._is_closed:
+            self._is_closed = True
+            self._home.release()
 
 
 class LocalHub:
@@ -367,9 +366,7 @@ class LocalHub:
 
     def submit(self, contribution: NewContribution) -> Contribution:
         """See `Hub.submit`."""
-        record = self._services.contributions.submit(self._actor(), contribution)
-        self._services.evaluator.wake()
-        return record
+        return self._services.contributions.submit(self._actor(), contribution)
 
     def contribution(self, contribution: str) -> Contribution:
         """See `Hub.contribution`."""

@@ -32,7 +32,7 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
         # Only the writer thread looks at this after the start.
-        self._frontier = database.read(_frontier)
+        self._frontier = database.read(lambda tx: _extended(tx, merkle.Frontier()))
 
     def mint(
         self,
@@ -130,9 +130,8 @@ class Tokens:
         )
 
     def _current(self, tx: Transaction) -> merkle.Frontier:
-        """Return a frontier of what the transaction sees: its own entries too."""
-        size = tx.scalar(sa.select(sa.func.count()).select_from(schema.ledger))
-        return self._frontier.copy() if int(size) == self._frontier.size else _frontier(tx)
+        """Return a frontier of what the transaction sees: its own entries and others' too."""
+        return _extended(tx, self._frontier.copy())
 
     def _advance(self, frontier: merkle.Frontier) -> None:
         self._frontier = frontier
@@ -157,9 +156,13 @@ def sums(tx: Transaction) -> dict[str, int]:
     return {row.account: int(row.total) for row in tx.all(query)}
 
 
-def _frontier(tx: Transaction) -> merkle.Frontier:
-    query = sa.select(schema.ledger.c.leaf).order_by(schema.ledger.c.index)
-    return merkle.Frontier.of(bytes(row.leaf) for row in tx.all(query))
+def _extended(tx: Transaction, frontier: merkle.Frontier) -> merkle.Frontier:
+    """Return a frontier with the entries that it lacks."""
+    ledger = schema.ledger.c
+    query = sa.select(ledger.leaf).where(ledger.index >= frontier.size).order_by(ledger.index)
+    for row in tx.all(query):
+        frontier.append(bytes(row.leaf))
+    return frontier
 
 
 def _total() -> sa.Label[int]:
