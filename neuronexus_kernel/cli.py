@@ -14,16 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from neuronexus_kernel import __version__
 from neuronexus_kernel.cli_federation import add_federation
 from neuronexus_kernel.cli_storage import add_storage
+from neuronexus_kernel.cli_upkeep import add_upkeep, owned_hub
 from neuronexus_kernel.errors import HubUnavailableError, InvalidInputError, NeuroNexusError
 from neuronexus_kernel.settings import home_directory
-
-if TYPE_CHECKING:
-    from neuronexus_kernel.hub import Hub
 
 STOP_SECONDS = 30.0
 
@@ -55,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"neuronexus {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands.add_parser("demo", help="play the story of three researchers, live"))
-    _add_hub(commands.add_parser("hub", help="start a hub, see it, name its operators"))
+    _add_hub(commands.add_parser("hub", help="start a hub, see it, name its operators, back it up"))
     add_federation(commands.add_parser("federation", help="train on many machines"))
     add_storage(commands)
     _add_ledger(commands.add_parser("ledger", help="verify the ledger of a hub"))
@@ -113,6 +110,7 @@ def _add_hub(parser: argparse.ArgumentParser) -> None:
     stop = actions.add_parser("stop", help="end the hub that runs in the background")
     _add_home(stop)
     stop.set_defaults(command=_hub_stop)
+    add_upkeep(actions)
     operator = actions.add_parser("operator", help="name operators")
     names = operator.add_subparsers(title="actions", required=True, metavar="ACTION")
     add = names.add_parser("add", help="make an operator, or give an account the role")
@@ -174,7 +172,7 @@ def _hub_stop(options: argparse.Namespace) -> int:
 
 def _operator_add(options: argparse.Namespace) -> int:
     password = None if options.existing else _ask_password()
-    hub = _owned_hub(options.home)
+    hub = owned_hub(options.home)
     try:
         account = hub.add_operator(options.name, password)
     finally:
@@ -195,22 +193,6 @@ def _ask_password() -> str:
     return password
 
 
-def _owned_hub(home: Path | None) -> Hub:
-    """Return the hub of a folder, as its owner: the running one, else opened here."""
-    from neuronexus_kernel.hub.process import live_hub
-
-    home = home or home_directory()
-    found = live_hub(home)
-    if found is not None:
-        from neuronexus_kernel.hub.remote import RemoteHub
-
-        return RemoteHub(found.address, found.token)
-    from neuronexus_kernel.hub.local import LocalHub
-
-    hub = LocalHub.open(home)
-    return hub.visitor(hub.owner_token)
-
-
 # -- ledger -----------------------------------------------------------------------------------
 
 
@@ -223,7 +205,7 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _ledger_verify(options: argparse.Namespace) -> int:
-    hub = _owned_hub(options.home)
+    hub = owned_hub(options.home)
     try:
         status = hub.verify_ledger()
     finally:

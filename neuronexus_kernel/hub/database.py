@@ -13,7 +13,7 @@ gaps and say the order of commits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -77,6 +77,11 @@ class Transaction:
     def scalar(self, statement: Executable) -> Any:
         """Return the first column of the first row of a query, or None."""
         return self.execute(statement).scalar()
+
+    def stream(self, statement: Executable) -> Iterator[Row[Any]]:
+        """Give the rows of a query that may be too many for the memory."""
+        options = {"stream_results": True, "yield_per": 1000}
+        yield from self._connection.execute(statement, execution_options=options)
 
     def emit(self, kind: str, subject: str, project: str | None = None, /, **data: JSON) -> None:
         """Record an event; it is numbered now, and delivered after the commit.

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from neuronexus_kernel.errors import AuthenticationError
+from neuronexus_kernel.errors import AuthenticationError, ForbiddenError, InvalidInputError
+from neuronexus_kernel.hub.backup import back_up
+from neuronexus_kernel.hub.checking import problems
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions
 from neuronexus_kernel.hub.database import open_database
@@ -17,12 +19,13 @@ from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
 from neuronexus_kernel.hub.federations import Federations
 from neuronexus_kernel.hub.home import Home
-from neuronexus_kernel.hub.identity import Identity
+from neuronexus_kernel.hub.identity import OWNER, Identity
 from neuronexus_kernel.hub.network import Presence, describe
 from neuronexus_kernel.hub.projects import Projects
 from neuronexus_kernel.hub.reach import VisibleBlocks
 from neuronexus_kernel.hub.records import (
     Account,
+    Backup,
     Balance,
     Codec,
     Contribution,
@@ -80,8 +83,8 @@ class Services:
 
     def _compose(self, settings: Settings) -> None:
         stores = settings.storage.folder or settings.home
-        content = LocalStore(stores / "content", settings.storage)
-        sealed = LocalStore(stores / "sealed", settings.storage)
+        self.content = content = LocalStore(stores / "content", settings.storage)
+        self.sealed = sealed = LocalStore(stores / "sealed", settings.storage)
         self.contents = Contents(self.database, content, sealed, limit=settings.upload_limit)
         # All that is added is pinned; but the stores are open to the command line too.
         content.keep(self.contents.recorded())
@@ -395,6 +398,25 @@ class LocalHub:
     def verify_ledger(self) -> LedgerStatus:
         """See `Hub.verify_ledger`."""
         return self._services.tokens.verify()
+
+    def backup(self, path: str) -> Backup:
+        """See `Hub.backup`."""
+        if self._actor().name != OWNER.name:
+            raise ForbiddenError(
+                "Only who owns the hub's folder makes backups: `neuronexus hub backup` there."
+            )
+        services = self._services
+        target = Path(path)
+        if not target.is_absolute():
+            raise InvalidInputError(f"A backup needs an absolute path, not {path!r}.")
+        return back_up(services.database, services.content, services.sealed, target)
+
+    def check(self) -> list[str]:
+        """See `Hub.check`."""
+        if self._actor().role != "operator":
+            raise ForbiddenError("Only an operator looks through the whole hub.")
+        services = self._services
+        return problems(services.database, services.tokens, services.content, services.sealed)
 
     def events(
         self, since: int = 0, *, limit: int = 1000, project: str | None = None

@@ -361,6 +361,32 @@ def make_engine(url: str) -> Engine:
 
 
 @contextmanager
+def administered(url: str) -> Iterator[Connection]:
+    """Give one transaction in which tables may be made, changed and filled.
+
+    Raises
+    ------
+    HubUnavailableError
+        If the server does not answer.
+    StoreError
+        If something cannot be done; then nothing was.
+    """
+    engine = make_engine(url)
+    name = engine.url.render_as_string(hide_password=True)
+    try:
+        with making(engine) as connection:
+            yield connection
+    except DBAPIError as error:
+        if is_unanswered(error):
+            raise HubUnavailableError(
+                f"The database {name} does not answer: {error.orig}"
+            ) from None
+        raise StoreError(f"The database {name} could not be changed: {error.orig}") from None
+    finally:
+        engine.dispose()
+
+
+@contextmanager
 def making(engine: Engine) -> Iterator[Connection]:
     """Give a transaction for making or changing the tables; one process has it at a time."""
     with engine.begin() as connection:

@@ -106,17 +106,13 @@ class Tokens:
 
     def lines(self, account: str | None) -> list[LedgerLine]:
         """Return postings with their entries, oldest first."""
-        postings, ledger = schema.postings, schema.ledger
-        query = (
-            sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data)
-            .join(ledger, ledger.c.index == postings.c.index)
-            .order_by(postings.c.index, postings.c.account)
-        )
-        if account is not None:
-            name = account
-            self._database.read(lambda tx: _check_account(tx, name))
-            query = query.where(postings.c.account == account)
-        return [_line(row) for row in self._database.read(lambda tx: tx.all(query))]
+
+        def query(tx: Transaction) -> list[LedgerLine]:
+            if account is not None:
+                _check_account(tx, account)
+            return ledger_lines(tx, account)
+
+        return self._database.read(query)
 
     def verify(self) -> LedgerStatus:
         """Recompute the whole ledger from its bytes, and compare the table of postings."""
@@ -147,6 +143,19 @@ def _check_account(tx: Transaction, account: str) -> None:
     known = tx.first(sa.select(accounts.c.name).where(accounts.c.name == account))
     if known is None and not account.startswith("nx:"):
         raise NotFoundError(f"There is no account {account!r}; `wb.network()` lists them.")
+
+
+def ledger_lines(tx: Transaction, account: str | None = None) -> list[LedgerLine]:
+    """Return postings with their entries, oldest first; all, or one account's."""
+    postings, ledger = schema.postings, schema.ledger
+    query = (
+        sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data)
+        .join(ledger, ledger.c.index == postings.c.index)
+        .order_by(postings.c.index, postings.c.account)
+    )
+    if account is not None:
+        query = query.where(postings.c.account == account)
+    return [_line(row) for row in tx.all(query)]
 
 
 def sums(tx: Transaction) -> dict[str, int]:

@@ -1,0 +1,103 @@
+"""The command line of an operator: ``neuronexus hub migrate``, ``backup``, ``restore``, ``check``.
+
+A backup and a check go through the hub that runs on the folder, if one does: a DuckDB file can be
+read by the process that owns it only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuronexus_kernel.settings import Settings, home_directory
+
+if TYPE_CHECKING:
+    from neuronexus_kernel.hub import Hub
+
+_PATIENCE = 24 * 3600.0
+"""Seconds to wait for a hub that copies all that it has."""
+
+
+def add_upkeep(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the actions to those of ``neuronexus hub``."""
+    migrate = actions.add_parser("migrate", help="bring the tables of the database up to date")
+    migrate.set_defaults(command=_migrate)
+    backup = actions.add_parser("backup", help="write all that the hub has to a new folder")
+    backup.add_argument("folder", type=Path, help="must not exist yet")
+    backup.set_defaults(command=_backup)
+    restore = actions.add_parser("restore", help="make an empty hub from a backup")
+    restore.add_argument("folder", type=Path, help="the backup")
+    restore.set_defaults(command=_restore)
+    check = actions.add_parser("check", help="look through ledger, stores and records")
+    check.set_defaults(command=_check)
+    for parser in (migrate, backup, restore, check):
+        parser.add_argument(
+            "--home", type=Path, help="the hub's folder (default: $NEURONEXUS_HOME, else your data)"
+        )
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from neuronexus_kernel.hub.upgrading import migrate_hub
+
+    before, after = migrate_hub(Settings.load(options.home))
+    if before == after:
+        print(f"The tables are up to date (revision {after}).")
+    else:
+        print(f"The tables were brought from revision {before or 'none'} to {after}.")
+    return 0
+
+
+def _backup(options: argparse.Namespace) -> int:
+    hub = owned_hub(options.home, timeout=_PATIENCE)
+    try:
+        made = hub.backup(str(options.folder.absolute()))
+    finally:
+        hub.close()
+    print(f"{made.path}: {made.rows:,} records up to event {made.events:,}, {made.blocks:,} blocks")
+    if made.missing:
+        print(
+            f"{len(made.missing)} objects that the records name are missing in the hub itself, the "
+            f"first is {made.missing[0]}: see `neuronexus hub check`."
+        )
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from neuronexus_kernel.hub.backup import restore
+
+    settings = Settings.load(options.home)
+    made = restore(settings, options.folder)
+    print(
+        f"{settings.home}: {made.rows:,} records up to event {made.events:,}, {made.blocks:,} "
+        f"blocks, as they were at {made.created[:19]}Z. See `neuronexus hub check`."
+    )
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    hub = owned_hub(options.home, timeout=_PATIENCE)
+    try:
+        problems = hub.check()
+    finally:
+        hub.close()
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} problems." if problems else "All is well.")
+    return 1 if problems else 0
+
+
+def owned_hub(home: Path | None, *, timeout: float = 30.0) -> Hub:
+    """Return the hub of a folder, as its owner: the running one, else opened here."""
+    from neuronexus_kernel.hub.process import live_hub
+
+    home = home or home_directory()
+    found = live_hub(home)
+    if found is not None:
+        from neuronexus_kernel.hub.remote import RemoteHub
+
+        return RemoteHub(found.address, found.token, timeout=timeout)
+    from neuronexus_kernel.hub.local import LocalHub
+
+    hub = LocalHub.open(home)
+    return hub.visitor(hub.owner_token)
