@@ -22,7 +22,7 @@ def add_home(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def owned_hub(home: Path | None) -> Iterator[Hub]:
+def owned_hub(home: Path | None, *, timeout: float = 30.0) -> Iterator[Hub]:
     """Give the hub of a folder, as its owner: the running one, else opened here; then close it."""
     from neuronexus_kernel.hub.process import live_hub
 
@@ -32,7 +32,7 @@ def owned_hub(home: Path | None) -> Iterator[Hub]:
     if found is not None:
         from neuronexus_kernel.hub.remote import RemoteHub
 
-        hub = RemoteHub(found.address, found.token)
+        hub = RemoteHub(found.address, found.token, timeout=timeout)
     else:
         from neuronexus_kernel.hub.local import LocalHub
 

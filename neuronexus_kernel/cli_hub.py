@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from neuronexus_kernel.cli_accounts import add_accounts
 from neuronexus_kernel.cli_home import add_home
+from neuronexus_kernel.cli_upkeep import add_upkeep
 from neuronexus_kernel.errors import HubUnavailableError
 from neuronexus_kernel.settings import home_directory
 
@@ -22,7 +23,7 @@ STOP_SECONDS = 30.0
 def add_hub(parser: argparse.ArgumentParser) -> None:
     """Add every ``neuronexus hub`` command; each group adds its own."""
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    for add in (_add_running, add_accounts):
+    for add in (_add_running, add_upkeep, add_accounts):
         add(actions)
 
 

@@ -189,6 +189,9 @@ class StorageSettings:
     ----------
     quota
         The most bytes that its blocks may have, or None for as many as the disk takes.
+    folder
+        Where the content stores lie, or None for the hub's home.  Hubs that share a database share
+        this folder too.
     fsync
         ``"always"``: what was acknowledged survives a power failure.  ``"never"``: the operating
         system writes it when it likes, which is faster and survives the end of the process, but
@@ -197,6 +200,7 @@ class StorageSettings:
 
     quota: int | None = None
     fsync: str = "always"
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if self.fsync not in ("always", "never"):
@@ -208,7 +212,7 @@ class StorageSettings:
 
     @classmethod
     def load(cls) -> StorageSettings:
-        """Read ``NEURONEXUS_STORE_QUOTA_MIB`` and ``NEURONEXUS_STORE_FSYNC``.
+        """Read ``NEURONEXUS_STORE_QUOTA_MIB``, ``..._FSYNC`` and ``..._FOLDER``.
 
         Raises
         ------
@@ -216,9 +220,11 @@ class StorageSettings:
             If a variable holds something else than it may; the message names it.
         """
         has_quota = "NEURONEXUS_STORE_QUOTA_MIB" in os.environ
+        folder = os.environ.get("NEURONEXUS_STORE_FOLDER")
         return cls(
             quota=int(_number("NEURONEXUS_STORE_QUOTA_MIB", 1) * MIB) if has_quota else None,
             fsync=os.environ.get("NEURONEXUS_STORE_FSYNC", cls().fsync),
+            folder=Path(folder).expanduser().resolve() if folder else None,
         )
 
 
@@ -240,6 +246,9 @@ class Settings:
         Where federations over many machines are served.
     storage
         How its content stores write, and how much each of them may hold.
+    database
+        ``postgresql+psycopg://...`` for records on a PostgreSQL server; empty for a DuckDB file in
+        the home.
     """
 
     home: Path = field(default_factory=home_directory)
@@ -249,6 +258,7 @@ class Settings:
     accounts: AccountSettings = field(default_factory=AccountSettings)
     federation: FederationSettings = field(default_factory=FederationSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    database: str = field(default="", repr=False)
 
     @classmethod
     def load(cls, home: Path | str | None = None) -> Settings:
@@ -277,6 +287,7 @@ class Settings:
             accounts=AccountSettings.load(),
             federation=FederationSettings.load(),
             storage=StorageSettings.load(),
+            database=os.environ.get("NEURONEXUS_DATABASE", ""),
         )
 
 

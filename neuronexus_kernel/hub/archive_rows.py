@@ -256,6 +256,7 @@ def write(
     project = archive.project
     own = {"name": name, "owner": owner, "held_out": held_out}
     here = {"project": project.id}
+    decided = {"evaluator": None, "lease": 0}
     past = {"origin": archive.origin, "owner": project.owner, "archive": str(root)}
     tables: dict[sa.Table, Iterable[Mapping[str, Any]]] = {
         schema.projects: [{**row_of(project), **own}],
@@ -265,7 +266,9 @@ def write(
             {**row_of(each), **here, "plan": archive_checks.plan_of(each)} for each in archive.runs
         ),
         schema.rounds: map(row_of, archive.rounds),
-        schema.contributions: ({**row_of(each), **here} for each in archive.contributions),
+        schema.contributions: (
+            {**row_of(each), **here, **decided} for each in archive.contributions
+        ),
         schema.shares: (
             {**row_of(each), "reward": parse_nxs(each.reward)} for each in archive.shares
         ),

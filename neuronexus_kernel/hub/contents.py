@@ -27,7 +27,7 @@ from neuronexus_kernel.errors import (
     RecipeError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
-from neuronexus_kernel.hub import pins, schema, titles
+from neuronexus_kernel.hub import pins, reach, schema, titles
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
@@ -133,7 +133,7 @@ class Contents:
                 created=tx.time,
             )
         )
-        tx.after_commit.append(partial(self._reach.note, root.cid, root.visibility))
+        tx.notify(reach.TOPIC, f"{root.visibility} {root.cid}")
         if root.visibility == "public":
             for listener in self._listeners:
                 tx.after_commit.append(partial(listener, CID.parse(root.cid)))

@@ -110,6 +110,7 @@ class Contributions:
                     content=content,
                     state="submitted",
                     attempts=0,
+                    lease=0,
                     created=tx.time,
                 )
             )

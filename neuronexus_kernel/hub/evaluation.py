@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -22,6 +23,7 @@ from neuronexus_kernel.content import CID, dagcbor
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.errors import (
     EvaluationError,
+    HubUnavailableError,
     NeuroNexusError,
     NotFoundError,
     StoreError,
@@ -32,7 +34,7 @@ from neuronexus_kernel.hub.contributions import Contributions, Verdict, find_con
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.payloads import changed_recipe_fields, check_new_rows, linked
 from neuronexus_kernel.hub.projects import find_project, find_version
-from neuronexus_kernel.hub.records import Root
+from neuronexus_kernel.hub.records import Event, Root
 from neuronexus_kernel.hub.runs import find_run
 from neuronexus_kernel.valuation import jobs, receipt
 
@@ -48,6 +50,10 @@ MOST_EXAMPLES = 60_000
 
 MOST_ATTEMPTS = 5
 """Evaluations during which the head may move before a contribution is given up."""
+
+LEASE_SECONDS = 30.0
+RENEWAL_SECONDS = 5.0
+"""A hub that measures says so again and again; when it is silent for long, another takes over."""
 
 RETRY_SECONDS = 30.0
 """Pause of the queue when nothing can be written, as when the disk is full."""
@@ -86,6 +92,8 @@ class Evaluator:
         Where records and content are kept.
     executor
         Runs `jobs.perform`: child processes here, a cluster elsewhere.
+    hub
+        Name of this hub among those that share the database.
     """
 
     PRELOAD: ClassVar[tuple[str, ...]] = (
@@ -100,11 +108,15 @@ class Evaluator:
         contents: Contents,
         contributions: Contributions,
         executor: Executor,
+        *,
+        hub: str = "",
     ) -> None:
         self._database = database
         self._contents = contents
         self._contributions = contributions
         self._executor = executor
+        self._hub = hub
+        self._seen: dict[tuple[str, str, int], float] = {}
         self._news = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -120,6 +132,7 @@ class Evaluator:
         """Begin to work; what a crash left half-measured is measured again."""
         if self._thread is not None:
             return
+        self._database.subscribe(self._hear)
         self._thread = threading.Thread(target=self._work, name="nx-evaluator", daemon=True)
         self._thread.start()
 
@@ -135,13 +148,18 @@ class Evaluator:
         if self._thread is not None:
             self._thread.join()
 
+    def _hear(self, events: Sequence[Event]) -> None:
+        if any(event.kind == "contribution.submitted" for event in events):
+            self.wake()
+
     def _work(self) -> None:
         while not self._stopping:
             self._news.clear()
             try:
                 row = self._database.write(self._take)
                 if row is None:
-                    self._news.wait()
+                    # Somebody else's evaluation may be given up without a word.
+                    self._news.wait(RENEWAL_SECONDS if self._database.is_shared else None)
                 else:
                     self._measure(row)
             except NeuroNexusError as error:
@@ -151,23 +169,63 @@ class Evaluator:
 
     def _take(self, tx: Transaction) -> sa.Row[Any] | None:
         contributions = schema.contributions
-        # Nothing is being measured now: what says so was left by a crash or a full disk.
-        row = tx.first(
+        waiting = tx.all(
             sa.select(contributions)
             .where(contributions.c.state.in_(["submitted", "evaluating"]))
             .order_by(contributions.c.created, contributions.c.id)
-            .limit(1)
+            .limit(100)
         )
+        row = next((row for row in waiting if not self._is_taken(row)), None)
         if row is None:
             return None
-        return self._contributions.set_state(tx, row, "evaluating")
+        return self._contributions.set_state(
+            tx, row, "evaluating", evaluator=self._hub, lease=row.lease + 1
+        )
+
+    def _is_taken(self, row: sa.Row[Any]) -> bool:
+        """Tell whether another hub is measuring a contribution.
+
+        It renews its lease all the time.  Clocks need not agree: a lease has ended when this hub
+        has seen it unchanged for `LEASE_SECONDS`.
+        """
+        # Nothing is being measured here now: what says so was left by a crash or a full disk.
+        if row.state == "submitted" or row.evaluator in (None, self._hub):
+            return False
+        if not self._database.is_shared:
+            return False
+        here = time.monotonic()
+        since = self._seen.setdefault((row.id, row.evaluator, row.lease), here)
+        return here - since < LEASE_SECONDS
+
+    def _renew(self, row: sa.Row[Any]) -> None:
+        table = schema.contributions
+        mine = (table.c.id == row.id) & (table.c.evaluator == self._hub)
+        renewed = table.update().where(mine).values(lease=table.c.lease + 1)
+        try:
+            self._database.write(lambda tx: tx.execute(renewed))
+        except NeuroNexusError as error:  # it is seen when all is decided whether it was in vain
+            _log.error("The lease on contribution %s is not renewed: %s", row.id, error)
+
+    def _result(self, row: sa.Row[Any], job: Any) -> bytes:
+        """Have a job carried out, and renew the lease meanwhile."""
+        future = self._executor.submit(jobs.perform, job)
+        turn = RENEWAL_SECONDS if self._database.is_shared else None
+        while True:
+            try:
+                return future.result(timeout=turn)
+            except TimeoutError:
+                if future.done():
+                    raise
+                self._renew(row)
 
     def _measure(self, row: sa.Row[Any]) -> None:
         try:
             evaluation = self._describe(row)
             job = jobs.resolve(evaluation.description, self._load)
-            result = self._executor.submit(jobs.perform, job).result()
+            result = self._result(row, job)
             decide = self._decision(row, evaluation, result)
+        except HubUnavailableError:
+            raise
         except NeuroNexusError as error:
             if isinstance(error, StoreError) and isinstance(error.__cause__, OSError):
                 raise  # the disk's fault, not the contribution's
@@ -176,17 +234,23 @@ class Evaluator:
             decide = self._mistake(row, error)
         try:
             self._database.write(decide)
-        except StoreError:
+        except (StoreError, HubUnavailableError):
             raise
         except Exception as error:
             self._database.write(self._mistake(row, error))
 
     def _failure(self, row: sa.Row[Any], reason: str) -> Callable[[Transaction], None]:
         def change(tx: Transaction) -> None:
-            if not self._stopping:  # else it was we who ended the measuring
+            # Else it was we who ended the measuring.
+            if not self._stopping and self._is_mine(tx, row):
                 self._contributions.set_state(tx, row, "failed", reason=reason, decided=tx.time)
 
         return change
+
+    def _is_mine(self, tx: Transaction, row: sa.Row[Any]) -> bool:
+        """Tell whether it is still this hub that is to decide."""
+        now = find_contribution(tx, row.id)
+        return (now.state, now.evaluator) == ("evaluating", self._hub)
 
     def _mistake(self, row: sa.Row[Any], error: Exception) -> Callable[[Transaction], None]:
         """Let a mistake of ours neither stop the queue nor be silent."""
@@ -309,6 +373,8 @@ class Evaluator:
         )
 
         def change(tx: Transaction) -> None:
+            if not self._is_mine(tx, row):
+                return
             current = find_contribution(tx, row.id)
             project = find_project(tx, row.project)
             if any(getattr(project, name) != value for name, value in evaluation.head.items()):

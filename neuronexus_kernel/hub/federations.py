@@ -71,6 +71,8 @@ class Federations:
     ----------
     database, contents, runs
         Where records, content and training runs are kept.
+    hub
+        Name of this hub among those that share the database; each serves its own.
     folder
         For the files of those that are active, or may be again.
     settings
@@ -83,10 +85,12 @@ class Federations:
         contents: Contents,
         runs: Runs,
         *,
+        hub: str,
         folder: Path,
         settings: FederationSettings,
     ) -> None:
         self._database = database
+        self._hub = hub
         self._contents = contents
         self._runs = runs
         self._folder = folder
@@ -110,7 +114,7 @@ class Federations:
                 return self.get(new.id)
             project = self._database.read(lambda tx: find_project(tx, new.project))
             self._check_maintainer(actor, project.id)
-            self._check_free(project.id)
+            self._database.read(lambda tx: self._check_free(tx, project.id))
             assignment = self._assignment(new, project)
             address, name = self._address(actor, new)
             audience = self._audience(new.id, project.id, new.recipe, actor.name)
@@ -122,6 +126,7 @@ class Federations:
                 raise
 
             def change(tx: Transaction) -> None:
+                self._check_free(tx, project.id)
                 tx.execute(
                     schema.federations.insert().values(
                         id=new.id,
@@ -132,6 +137,7 @@ class Federations:
                         nodes=new.nodes,
                         address=serving.reached,
                         app=serving.bundle.sha256,
+                        hub=self._hub,
                         state="waiting",
                         run=None,
                         problem=None,
@@ -160,9 +166,9 @@ class Federations:
             if row.state in ACTIVE:
                 return self.get(federation)
             self._check_resumable(row)
-            self._check_free(row.project)
 
             def change(tx: Transaction) -> None:
+                self._check_free(tx, row.project)
                 self._set(tx, row, state="waiting", problem=None)
                 tx.emit("federation.resumed", row.id, row.project, nodes=row.nodes)
 
@@ -188,6 +194,7 @@ class Federations:
         if record.state not in ACTIVE:
             raise ConflictError(f"The federation {federation} is over: it is {record.state}.")
         if serving is None:
+            self._check_here(federation)
             raise ConflictError("The federation is just being resumed: join it in a moment.")
         serving.admit(key, actor.name)
 
@@ -219,6 +226,8 @@ class Federations:
         serving = self._serving.get(federation)
         if serving is not None:
             serving.stop()
+        else:
+            self._check_here(federation)
         return self.get(federation)
 
     def get(self, federation: str) -> Federation:
@@ -367,15 +376,24 @@ class Federations:
     def _is_resumable(self, row: sa.Row[Any]) -> bool:
         return row.state in ENDED_EARLY and (self._folder / row.id).exists()
 
-    def _check_free(self, project: str) -> None:
+    def _check_here(self, federation: str) -> None:
+        """Refuse what only the hub that serves a federation can do."""
+        row = self._database.read(lambda tx: find_federation(tx, federation))
+        if row.state in ACTIVE and row.hub != self._hub:
+            raise ConflictError(
+                f"The federation {federation} is served by another hub on the same database; ask "
+                "that one."
+            )
+
+    def _check_free(self, tx: Transaction, project: str) -> None:
         table = schema.federations
-        query = sa.select(table.c.id, table.c.project).where(table.c.state.in_(ACTIVE))
-        active = self._database.read(lambda tx: tx.all(query))
+        active = tx.all(sa.select(table).where(table.c.state.in_(ACTIVE)))
         same = [row.id for row in active if row.project == project]
         if same:
             raise ConflictError(f"The project has a federation already, {same[0]}: stop it first.")
-        if len(active) >= self._settings.most:
-            raise ConflictError(f"This hub serves {len(active)} federations, as many as it can.")
+        here = sum(row.hub == self._hub for row in active)
+        if here >= self._settings.most:
+            raise ConflictError(f"This hub serves {here} federations, as many as it can.")
 
     def _keys(self, federation: str) -> Sequence[sa.Row[Any]]:
         keys = schema.node_keys
@@ -405,9 +423,13 @@ class Federations:
     # -- what is left behind ----------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Close the books on what a hub that ended at once has left behind."""
+        """Close the books on what this hub, if it ended at once, has left behind.
+
+        What is nobody's comes from before hubs had names, or from a backup.
+        """
         table = schema.federations
-        query = sa.select(table).where(table.c.state.in_(ACTIVE))
+        mine = table.c.hub.in_([self._hub, ""])
+        query = sa.select(table).where(table.c.state.in_(ACTIVE), mine)
         for row in self._database.read(lambda tx: tx.all(query)):
             self._close_books(row)
 

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 
 from neuronexus_kernel.hub.hub_accounts import AccountsHub
 from neuronexus_kernel.hub.records import (
+    Backup,
     Balance,
     Codec,
     Contribution,
@@ -382,6 +383,27 @@ class Hub(AccountsHub, Protocol):
 
     def verify_ledger(self) -> LedgerStatus:
         """Recompute every hash, sum and root of the ledger."""
+
+    # -- upkeep ---------------------------------------------------------------------------
+
+    def backup(self, path: str) -> Backup:
+        """Write a backup of the hub to a new folder of the computer that it runs on.
+
+        Only who owns the hub's folder may; others go on using the hub meanwhile.
+
+        Raises
+        ------
+        ConflictError
+            If there is something already.
+        StoreError
+            If it cannot be written; then there is none.
+        """
+
+    def check(self) -> list[str]:
+        """Look through the ledger, the stores and the records; return what is wrong, in words.
+
+        Only an operator may.
+        """
 
     # -- looking --------------------------------------------------------------------------
 

@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from neuronexus_kernel.content import Visibility
-from neuronexus_kernel.errors import StoreError
+from neuronexus_kernel.errors import ForbiddenError, InvalidInputError
 from neuronexus_kernel.hub import pins
 from neuronexus_kernel.hub.archive import Archives
 from neuronexus_kernel.hub.audit import AuditTrail
+from neuronexus_kernel.hub.backup import back_up
+from neuronexus_kernel.hub.checking import problems
 from neuronexus_kernel.hub.codes import Codes
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.contributions import Contributions
-from neuronexus_kernel.hub.database import Database
+from neuronexus_kernel.hub.database import open_database
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.events import EventLog
 from neuronexus_kernel.hub.external import ExternalLogins
 from neuronexus_kernel.hub.federations import Federations
+from neuronexus_kernel.hub.home import Home
 from neuronexus_kernel.hub.identity import Identity
 from neuronexus_kernel.hub.local_accounts import LocalAccounts
 from neuronexus_kernel.hub.maintainers import Maintainers
@@ -32,6 +35,7 @@ from neuronexus_kernel.hub.permissions import enforced
 from neuronexus_kernel.hub.projects import Projects
 from neuronexus_kernel.hub.reach import VisibleBlocks
 from neuronexus_kernel.hub.records import (
+    Backup,
     Balance,
     Codec,
     Contribution,
@@ -57,7 +61,7 @@ from neuronexus_kernel.hub.records import (
 from neuronexus_kernel.hub.runs import Runs
 from neuronexus_kernel.hub.secret import derive, session_secret
 from neuronexus_kernel.hub.sharing import Sharing
-from neuronexus_kernel.hub.signins import SignIns
+from neuronexus_kernel.hub.signins import OWNER, SignIns
 from neuronexus_kernel.hub.throttle import Throttle
 from neuronexus_kernel.hub.tokens import Tokens
 from neuronexus_kernel.hub.workers import ChildProcessExecutor
@@ -76,19 +80,25 @@ class Services:
     """
 
     def __init__(self, settings: Settings) -> None:
-        home = settings.home
-        _make_private(home)
         self.settings = settings
-        self.database = Database(home / "hub.duckdb")
+        self._is_closed = False
+        self._home = Home(settings.home)
         try:
-            self._compose(home, settings)
+            self.database = open_database(settings)
+        except BaseException:
+            self._home.release()
+            raise
+        try:
+            self._compose(settings)
         except BaseException:
             self.database.close()
+            self._home.release()
             raise
 
-    def _compose(self, home: Path, settings: Settings) -> None:
-        content = LocalStore(home / "content", settings.storage)
-        sealed = LocalStore(home / "sealed", settings.storage)
+    def _compose(self, settings: Settings) -> None:
+        stores = settings.storage.folder or settings.home
+        self.content = content = LocalStore(stores / "content", settings.storage)
+        self.sealed = sealed = LocalStore(stores / "sealed", settings.storage)
         self.contents = Contents(self.database, content, sealed, limit=settings.upload_limit)
         # What is added is pinned; but the folders are open to others too, and earlier versions
         # pinned under no name.
@@ -96,13 +106,13 @@ class Services:
         content.keep(open_to_some, name=pins.OWN)
         sealed.keep(self.contents.recorded(Visibility.SEALED), name=pins.OWN)
         self.sharing = Sharing.configured(
-            home,
+            settings.home,
             partial(self.contents.recorded, Visibility.PUBLIC),
             self.contents.blocks(None),
             sync=settings.storage.fsync == "always",
         )
         self.contents.when_public(self.sharing.note)
-        self.secret = session_secret(home, settings.accounts.secret)
+        self.secret = session_secret(settings.home, settings.accounts.secret)
         self.signins = SignIns(self.database, settings.accounts)
         self.codes = Codes(self.database)
         self.identity = Identity(
@@ -130,7 +140,8 @@ class Services:
             self.database,
             self.contents,
             self.runs,
-            folder=home / "federations",
+            hub=self._home.name,
+            folder=settings.home / "federations",
             settings=settings.federation,
         )
         self.events = EventLog(self.database)
@@ -140,6 +151,7 @@ class Services:
             self.contents,
             self.contributions,
             ChildProcessExecutor(settings.evaluation, preload=Evaluator.PRELOAD),
+            hub=self._home.name,
         )
 
     def close(self) -> None:
@@ -149,19 +161,9 @@ class Services:
         self.sharing.close()
         self.events.close()
         self.database.close()
-
-
-def _make_private(home: Path) -> None:
-    """Make the hub's folder, open to its owner alone: it holds hashes and held-out data."""
-    try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if home.stat().st_mode & 0o077:
-            home.chmod(0o700)
-    except OSError as error:
-        raise StoreError(
-            f"The hub's folder {home} could not be made, or not be closed to others: {error}. "
-            "Give the hub a folder of your own (NEURONEXUS_HOME)."
-        ) from None
+        if not self._is_closed:
+            self._is_closed = True
+            self._home.release()
 
 
 @enforced
@@ -386,9 +388,7 @@ class LocalHub(LocalAccounts):
 
     def submit(self, contribution: NewContribution) -> Contribution:
         """See `Hub.submit`."""
-        record = self._services.contributions.submit(self._actor(), contribution)
-        self._services.evaluator.wake()
-        return record
+        return self._services.contributions.submit(self._actor(), contribution)
 
     def contribution(self, contribution: str) -> Contribution:
         """See `Hub.contribution`."""
@@ -417,6 +417,23 @@ class LocalHub(LocalAccounts):
     def verify_ledger(self) -> LedgerStatus:
         """See `Hub.verify_ledger`."""
         return self._services.tokens.verify()
+
+    def backup(self, path: str) -> Backup:
+        """See `Hub.backup`."""
+        if self._actor().name != OWNER.name:
+            raise ForbiddenError(
+                "Only who owns the hub's folder makes backups: `neuronexus hub backup` there."
+            )
+        services = self._services
+        target = Path(path)
+        if not target.is_absolute():
+            raise InvalidInputError(f"A backup needs an absolute path, not {path!r}.")
+        return back_up(services.database, services.content, services.sealed, target)
+
+    def check(self) -> list[str]:
+        """See `Hub.check`."""
+        services = self._services
+        return problems(services.database, services.tokens, services.content, services.sealed)
 
     def events(
         self, since: int = 0, *, limit: int = 1000, project: str | None = None

@@ -93,6 +93,8 @@ RULES: dict[str, Rule] = {
     "invitations": _OPERATOR,
     "withdraw": _OPERATOR,
     "audit": _OPERATOR,
+    "check": _OPERATOR,
+    "backup": _OPERATOR,
     "put": _CONTRIBUTE,
     "get": _ANYONE,
     "blocks": _ANYONE,

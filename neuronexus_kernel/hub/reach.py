@@ -33,6 +33,9 @@ from neuronexus_kernel.hub.records import Account
 from neuronexus_kernel.storage.dag import parts_of
 from neuronexus_kernel.storage.interface import BlockReader
 
+TOPIC = "roots"
+"""Told of each root that is recorded: its visibility and CID."""
+
 _PATIENCE = 30.0  # seconds until a block that could not be read is tried again
 
 
@@ -51,11 +54,15 @@ class Reach:
         self._content = content
         self._public = _Region(database, content, Visibility.PUBLIC)
         self._project = _Region(database, content, Visibility.PROJECT)
+        database.listen(TOPIC, self._hear)
 
-    def note(self, cid: str, visibility: str) -> None:
-        """Take up a root that was just recorded."""
+    def _hear(self, text: str | None) -> None:
+        """Take up a root that was just recorded, by this hub or another."""
+        visibility, _, cid = (text or "").partition(" ")
         for region in (self._public, self._project):
-            if visibility == region.visibility:
+            if text is None:
+                region.read_anew()
+            elif visibility == region.visibility:
                 region.note(cid)
 
     def reader(self, account: Account | None) -> VisibleBlocks:
@@ -129,6 +136,10 @@ class _Region:
         """Take up a root; what belongs to it is found when somebody asks."""
         self._new.append(cid)
 
+    def read_anew(self) -> None:
+        """Look at all roots again when somebody asks, as some may have been missed."""
+        self._is_loaded = False
+
     def __contains__(self, cid: CID) -> bool:
         if cid.digest in self._digests:
             return True
@@ -139,11 +150,12 @@ class _Region:
         with self._lock:
             if not self._is_loaded:
                 # What is recorded meanwhile is noted, so that nothing falls in between.
-                roots = schema.roots
-                query = sa.select(roots.c.cid).where(roots.c.visibility == str(self.visibility))
-                for row in self._database.read(lambda tx: tx.all(query)):
-                    self._extend(CID.parse(row.cid))
                 self._is_loaded = True
+                try:
+                    self._load()
+                except BaseException:
+                    self._is_loaded = False
+                    raise
             while self._new:
                 self._extend(CID.parse(self._new.popleft()))
             if self._unread and time.monotonic() >= self._next_try:
@@ -151,6 +163,12 @@ class _Region:
                 unread, self._unread = self._unread, set()
                 for cid in unread:
                     self._extend(cid)
+
+    def _load(self) -> None:
+        roots = schema.roots
+        query = sa.select(roots.c.cid).where(roots.c.visibility == str(self.visibility))
+        for row in self._database.read(lambda tx: tx.all(query)):
+            self._extend(CID.parse(row.cid))
 
     def _extend(self, root: CID) -> None:
         """Add a root and all that it consists of."""

@@ -413,6 +413,30 @@ class LedgerStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A backup that was made.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    events
+        Number of the last event that is in it.
+    rows, blocks
+        Rows of all tables; blocks of content, sealed ones too.
+    missing
+        Content that the records name and the hub does not have, by CID.
+    """
+
+    path: str
+    created: str
+    events: int
+    rows: int
+    blocks: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened, numbered without gaps.
 

@@ -16,6 +16,7 @@ import msgspec
 
 from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.hub.records import (
+    Backup,
     Balance,
     Codec,
     Contribution,
@@ -279,6 +280,14 @@ class RemoteHub(RemoteAccounts):
         return self._call("verify_ledger", LedgerStatus)
 
     # -- looking --------------------------------------------------------------------------
+
+    def backup(self, path: str) -> Backup:
+        """See `Hub.backup`; it is waited for as long as `timeout` says."""
+        return self._call("backup", Backup, path=path)
+
+    def check(self) -> list[str]:
+        """See `Hub.check`; it is waited for as long as `timeout` says."""
+        return self._call("check", list[str])
 
     def events(
         self, since: int = 0, *, limit: int = 1000, project: str | None = None

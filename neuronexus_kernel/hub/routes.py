@@ -92,6 +92,8 @@ ROUTES: tuple[Route, ...] = (
     Route("balance", "GET", "/balances/{account}"),
     Route("ledger_lines", "GET", "/ledger"),
     Route("verify_ledger", "GET", "/ledger/verification"),
+    Route("backup", "POST", "/backups"),
+    Route("check", "GET", "/check"),
     Route("events", "GET", "/events"),
     Route("network", "GET", "/network"),
 )

@@ -3,6 +3,8 @@
 No foreign keys and few indexes: DuckDB rebuilds rows it updates under an index, and cannot alter
 a table that others refer to.  What must hold between tables is kept by the services, each in one
 transaction.  Amounts and JSON have a column type of their own.
+
+Whoever changes a table adds a migration to ``migrations/versions`` and names it in `REVISION`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
-SCHEMA_VERSION = 2
+REVISION = "0003"
+"""The migration that ends in these tables."""
+
+LEGACY_VERSION = 3
+"""Kept in `counters` as ``schema``: programs from before there were migrations stop at it."""
 
 
 class Amount(UserDefinedType[int]):
@@ -50,6 +56,17 @@ def _amount_on_duckdb(*_: object, **__: object) -> str:
     return "HUGEINT"
 
 
+def json_text(value: object) -> str:
+    """Return JSON as it is kept.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none: NaN and infinity are not.
+    """
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
 class Json(TypeDecorator[Any]):
     """JSON kept as text with sorted keys, the same on both databases."""
 
@@ -58,7 +75,7 @@ class Json(TypeDecorator[Any]):
 
     def process_bind_param(self, value: object, dialect: sa.Dialect) -> str:
         """Write as text."""
-        return json.dumps(value, sort_keys=True, allow_nan=False)
+        return json_text(value)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
         """Read back."""
@@ -70,11 +87,22 @@ def _column(name: str, kind: Any = sa.Text, **options: Any) -> sa.Column[Any]:
     return sa.Column(name, kind, **options)
 
 
-def _key(name: str, kind: Any = sa.Text) -> sa.Column[Any]:
+# Names and ids have the same order everywhere: that of their bytes.
+_Name = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def _key(name: str, kind: Any = _Name) -> sa.Column[Any]:
     return sa.Column(name, kind, primary_key=True, autoincrement=False)
 
 
 metadata = sa.MetaData()
+
+revision = sa.Table(
+    "alembic_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 counters = sa.Table("counters", metadata, _key("name"), _column("value", sa.BigInteger))
 
@@ -301,6 +329,7 @@ federations = sa.Table(
     _column("nodes", sa.Integer),
     _column("address"),
     _column("app"),
+    _column("hub"),
     _column("state"),
     _column("run", nullable=True),
     _column("problem", nullable=True),
@@ -333,6 +362,8 @@ contributions = sa.Table(
     _column("sealed_receipt", nullable=True),
     _column("against", nullable=True),
     _column("attempts", sa.Integer),
+    _column("evaluator", nullable=True),
+    _column("lease", sa.Integer),
     _column("created"),
     _column("decided", nullable=True),
 )

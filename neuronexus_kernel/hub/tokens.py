@@ -32,7 +32,7 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
         # Only the writer thread looks at this after the start.
-        self._frontier = database.read(_frontier)
+        self._frontier = database.read(lambda tx: _extended(tx, merkle.Frontier()))
 
     def mint(
         self,
@@ -106,17 +106,13 @@ class Tokens:
 
     def lines(self, account: str | None) -> list[LedgerLine]:
         """Return postings with their entries, oldest first."""
-        postings, ledger = schema.postings, schema.ledger
-        query = (
-            sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data)
-            .join(ledger, ledger.c.index == postings.c.index)
-            .order_by(postings.c.index, postings.c.account)
-        )
-        if account is not None:
-            name = account
-            self._database.read(lambda tx: _check_account(tx, name))
-            query = query.where(postings.c.account == account)
-        return [_line(row) for row in self._database.read(lambda tx: tx.all(query))]
+
+        def query(tx: Transaction) -> list[LedgerLine]:
+            if account is not None:
+                _check_account(tx, account)
+            return ledger_lines(tx, account)
+
+        return self._database.read(query)
 
     def verify(self) -> LedgerStatus:
         """Recompute the whole ledger from its bytes, and compare the table of postings."""
@@ -130,9 +126,8 @@ class Tokens:
         )
 
     def _current(self, tx: Transaction) -> merkle.Frontier:
-        """Return a frontier of what the transaction sees: its own entries too."""
-        size = tx.scalar(sa.select(sa.func.count()).select_from(schema.ledger))
-        return self._frontier.copy() if int(size) == self._frontier.size else _frontier(tx)
+        """Return a frontier of what the transaction sees: its own entries and others' too."""
+        return _extended(tx, self._frontier.copy())
 
     def _advance(self, frontier: merkle.Frontier) -> None:
         self._frontier = frontier
@@ -150,6 +145,19 @@ def _check_account(tx: Transaction, account: str) -> None:
         raise NotFoundError(f"There is no account {account!r}; `wb.network()` lists them.")
 
 
+def ledger_lines(tx: Transaction, account: str | None = None) -> list[LedgerLine]:
+    """Return postings with their entries, oldest first; all, or one account's."""
+    postings, ledger = schema.postings, schema.ledger
+    query = (
+        sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data)
+        .join(ledger, ledger.c.index == postings.c.index)
+        .order_by(postings.c.index, postings.c.account)
+    )
+    if account is not None:
+        query = query.where(postings.c.account == account)
+    return [_line(row) for row in tx.all(query)]
+
+
 def sums(tx: Transaction) -> dict[str, int]:
     """Return the sum of every account's postings, in units, by name."""
     account = schema.postings.c.account
@@ -157,9 +165,13 @@ def sums(tx: Transaction) -> dict[str, int]:
     return {row.account: int(row.total) for row in tx.all(query)}
 
 
-def _frontier(tx: Transaction) -> merkle.Frontier:
-    query = sa.select(schema.ledger.c.leaf).order_by(schema.ledger.c.index)
-    return merkle.Frontier.of(bytes(row.leaf) for row in tx.all(query))
+def _extended(tx: Transaction, frontier: merkle.Frontier) -> merkle.Frontier:
+    """Return a frontier with the entries that it lacks."""
+    ledger = schema.ledger.c
+    query = sa.select(ledger.leaf).where(ledger.index >= frontier.size).order_by(ledger.index)
+    for row in tx.all(query):
+        frontier.append(bytes(row.leaf))
+    return frontier
 
 
 def _total() -> sa.Label[int]:

@@ -23,6 +23,7 @@ from neuronexus_kernel.settings import StorageSettings
 from neuronexus_kernel.storage import car, dag, exporter, folders, importer, unixfs, upgrade
 from neuronexus_kernel.storage.blocks import Batch, BlockStore
 from neuronexus_kernel.storage.collect import Collection, collect
+from neuronexus_kernel.storage.copying import copy_store
 from neuronexus_kernel.storage.files import explained
 from neuronexus_kernel.storage.interface import (
     Address,
@@ -344,6 +345,18 @@ class LocalStore:
             Told of the bytes that were read.
         """
         return verify(self._blocks, self._pins, repair=repair, progress=progress)
+
+    def copy_to(self, other: LocalStore) -> int:
+        """Copy all blocks and pins into another, empty store; return how many blocks.
+
+        Others may use this one meanwhile.
+
+        Raises
+        ------
+        StoreError
+            If a block is corrupt, or something cannot be read or written.
+        """
+        return copy_store(self._blocks, self._pins, other._blocks, other._pins)
 
     def usage(self) -> Usage:
         """Return how many bytes and blocks are here, and what the quota is."""

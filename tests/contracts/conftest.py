@@ -1,9 +1,10 @@
-"""Both hubs under one contract: the hub itself, and its stand-in over HTTP."""
+"""All hubs under one contract: the hub itself on each database, and its stand-in over HTTP."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,20 +13,25 @@ from neuronexus_kernel.hub import Hub
 from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.hub.process import start_hub
 from neuronexus_kernel.hub.remote import RemoteHub
+from neuronexus_kernel.settings import Settings
 from neuronexus_kernel.workbench import Workbench
 
 PASSWORD = "correct horse battery"
 Connect = Callable[..., Hub]
 
 
-@pytest.fixture(scope="module", params=["local", "remote"])
+@pytest.fixture(scope="module", params=["duckdb", "postgresql", "remote"])
 def place(
     request: pytest.FixtureRequest, new_home: Callable[[], Path]
 ) -> Iterator[tuple[Connect, str]]:
     """Return a function that gives views of one hub, which evaluates, and its owner's token."""
     home = new_home()
-    if request.param == "local":
-        hub = LocalHub.open(home)
+    if request.param != "remote":
+        settings = Settings(home=home)
+        if request.param == "postgresql":
+            url = request.getfixturevalue("postgresql").new_database()
+            settings = replace(settings, database=url)
+        hub = LocalHub.open(settings)
         hub.start_evaluator()
         yield hub.visitor, hub.owner_token
         hub.close()

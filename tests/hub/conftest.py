@@ -19,7 +19,7 @@ from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.local import LocalHub, Services
 from neuronexus_kernel.models import weights as weights_format
 from neuronexus_kernel.project import Project
-from neuronexus_kernel.settings import EvaluationLimits, Settings
+from neuronexus_kernel.settings import EvaluationLimits, Settings, StorageSettings
 from neuronexus_kernel.workbench import Workbench
 
 PASSWORD = "correct horse battery"
@@ -47,16 +47,30 @@ class Bench:
     """One hub in a folder, opened as its owner would, with what tests do to it."""
 
     def __init__(
-        self, home: Path, executor: Executor | None = None, limits: EvaluationLimits | None = None
+        self,
+        home: Path,
+        executor: Executor | None = None,
+        limits: EvaluationLimits | None = None,
+        *,
+        database: str = "",
+        stores: Path | None = None,
     ) -> None:
         self.home = home
         self.executor = InlineExecutor() if executor is None else executor
-        self.services = Services(Settings(home=home, evaluation=limits or EvaluationLimits()))
+        self.services = Services(
+            Settings(
+                home=home,
+                evaluation=limits or EvaluationLimits(),
+                database=database,
+                storage=StorageSettings(folder=stores),
+            )
+        )
         self.services.evaluator = Evaluator(
             self.services.database,
             self.services.contents,
             self.services.contributions,
             self.executor,
+            hub=str(home),
         )
         self.hub = LocalHub(self.services)
 
@@ -164,6 +178,18 @@ def open_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 def new_bench() -> type[Bench]:
     """Return the class of hubs with their tools, for hubs that outlive a test."""
     return Bench
+
+
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Return a function that gives the setting for a new database of a kind."""
+
+    def make(kind: str) -> str:
+        if kind == "duckdb":
+            return ""
+        return request.getfixturevalue("postgresql").new_database()
+
+    return make
 
 
 @pytest.fixture

@@ -210,9 +210,7 @@ def test_only_its_owner_and_operators_take_a_project_out(old_hub):
     with pytest.raises(AuthenticationError):
         old_hub.hub.visitor().export_project("digits", stream)
     stranger = old_hub.person(f"stranger-{new_id()[-6:]}").hub
-    with pytest.raises(
-        ForbiddenError, match="its maintainers or an operator may"
-    ):
+    with pytest.raises(ForbiddenError, match="its maintainers or an operator may"):
         stranger.export_project("digits", stream)
     for hub in (stranger, old_hub.owner):
         with pytest.raises(ForbiddenError):

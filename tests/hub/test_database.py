@@ -21,7 +21,7 @@ from neuronexus_kernel.errors import (
     StoreError,
 )
 from neuronexus_kernel.hub import records, schema
-from neuronexus_kernel.hub.database import Database
+from neuronexus_kernel.hub.duckdb_database import DuckDBDatabase
 from neuronexus_kernel.hub.local import LocalHub
 
 HERE = Path(__file__).parent
@@ -78,13 +78,12 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
 
 
 def test_a_database_of_another_version_is_left_alone(tmp_path):
-    database = Database(tmp_path / "hub.duckdb")
-    counters = schema.counters
-    version = counters.update().where(counters.c.name == "schema").values(value=99)
+    database = DuckDBDatabase(tmp_path / "hub.duckdb")
+    version = schema.revision.update().values(version_num="9999")
     database.write(lambda tx: tx.execute(version))
     database.close()
-    with pytest.raises(StoreError, match="schema version 99"):
-        Database(tmp_path / "hub.duckdb")
+    with pytest.raises(StoreError, match=r"revision 9999.*use the version.*neuronexus hub migrate"):
+        DuckDBDatabase(tmp_path / "hub.duckdb")
 
 
 def test_the_folder_is_for_its_owner_alone(tmp_path):

@@ -32,9 +32,9 @@ BY_SCOPE = {
     "contribute": "put keep release start_run record_round finish_run join_federation submit "
     "confirm",
     "maintain": "create_project add_maintainer remove_maintainer start_federation "
-    "stop_federation resume_federation",
+    "stop_federation resume_federation export_project import_project",
     "admin": "add_operator remove_operator disable enable issue_reset invite invitations withdraw "
-    "audit sessions tokens revoke",
+    "audit check backup sessions tokens revoke",
 }
 BY_PERSON_ONLY = "renew change_password create_token sessions tokens revoke"
 

@@ -60,6 +60,9 @@ class Records:
 
         return query(SimpleNamespace(all=rows))
 
+    def listen(self, topic, listener) -> None:
+        self.tell = listener
+
 
 class Hub:
     """A store, a table, and what reaches what; a root is recorded as the hub does it."""
@@ -70,7 +73,7 @@ class Hub:
 
     def record(self, cid: CID, visibility: str) -> CID:
         self.records.roots.append((str(cid), visibility))
-        self.reach.note(str(cid), visibility)
+        self.records.tell(f"{visibility} {cid}")
         return cid
 
     def readable(self, cid: CID, account: object = None) -> bool:
@@ -96,6 +99,16 @@ def test_a_public_file_is_read_block_by_block(hub):
     assert not any(hub.readable(leaf) for leaf in leaves)
     hub.record(root, "public")
     assert all(hub.readable(cid) for cid in (root, *leaves))
+
+
+def test_what_another_hub_recorded_unheard_is_found_after_an_alarm(hub):
+    hub.record(hub.content.put(b"first"), "public")
+    cid = hub.content.put(b"second")
+    assert not hub.readable(cid)
+    hub.records.roots.append((str(cid), "public"))
+    assert not hub.readable(cid)
+    hub.records.tell(None)
+    assert hub.readable(cid)
 
 
 def test_a_document_is_read_and_what_it_names_is_not(hub):

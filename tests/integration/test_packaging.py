@@ -22,6 +22,7 @@ def test_one_wheel_holds_the_packages_and_the_notebooks_of_the_demo(tmp_path: Pa
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
         "neuronexus_kernel/__init__.py",
+        "neuronexus_kernel/hub/migrations/versions/0001_first.py",
         "neuronexus_widgets/dashboard.py",
         "neuronexus_widgets/style.css",
         "neuronexus_server/__main__.py",
