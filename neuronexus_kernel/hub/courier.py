@@ -19,6 +19,7 @@ from neuronexus_kernel.errors import NeuroNexusError, StoreUnavailable
 from neuronexus_kernel.storage.outbox import Action, Outbox, Pushed, Task
 
 Check = Callable[[], None]
+Deliver = Callable[[CID, Check], None]
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ class Courier:
         self,
         place: str,
         outbox: Outbox,
-        deliver: Callable[[CID, Check], object],
+        deliver: Deliver,
         lacking: Callable[[], Iterable[CID]],
-        break_off: Callable[[], object],
+        break_off: Callable[[], None],
     ) -> None:
         self._place = place
         self._outbox = outbox
@@ -72,8 +73,8 @@ class Courier:
 
     @property
     def at_work(self) -> bool:
-        """Whether something is on its way."""
-        return self._at_work
+        """Whether something is on its way, as far as the place answers."""
+        return self._at_work and not self._away
 
     def note(self, root: CID) -> None:
         """Take up a root; it is laid into the outbox soon."""

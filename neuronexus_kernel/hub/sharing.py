@@ -20,7 +20,7 @@ from pathlib import Path
 
 from neuronexus_kernel.content import CID
 from neuronexus_kernel.content.cid import DAG_CBOR, RAW
-from neuronexus_kernel.hub.courier import Check, Courier
+from neuronexus_kernel.hub.courier import Check, Courier, Deliver
 from neuronexus_kernel.storage.dag import key_of, links_of
 from neuronexus_kernel.storage.interface import BlockReader
 from neuronexus_kernel.storage.kubo import KuboStore
@@ -76,18 +76,18 @@ class Sharing:
                     "the service, which would fetch it from an IPFS node."
                 )
             return
-        outboxes = {name: Outbox(home / _FOLDER / name, sync=sync) for name in _PLACES}
+
+        def courier(
+            name: str, deliver: Deliver, lacking: Roots, break_off: Callable[[], None]
+        ) -> Courier:
+            outbox = Outbox(home / _FOLDER / name, sync=sync)
+            return Courier(_PLACES[name], outbox, deliver, lacking, break_off)
+
         self._node = _Node(node, public, blocks)
-        self._couriers.append(
-            Courier(_PLACES["node"], outboxes["node"], self._bring, self._node.lacking, node.close)
-        )
+        self._couriers = [courier("node", self._bring, self._node.lacking, node.close)]
         if service is not None:
             kept = _Service(service, node, public, blocks)
-            self._couriers.append(
-                Courier(
-                    _PLACES["service"], outboxes["service"], kept.deliver, kept.lacking, kept.close
-                )
-            )
+            self._couriers += [courier("service", kept.deliver, kept.lacking, kept.close)]
 
     @classmethod
     def configured(
@@ -142,7 +142,11 @@ class Sharing:
 def waiting(home: Path) -> dict[str, int]:
     """Return how many roots of the hub in a folder wait, and for what."""
     folder = home / _FOLDER
-    return {place: len(Outbox(folder / name)) for name, place in _PLACES.items() if folder.exists()}
+    return {
+        place: len(Outbox(folder / name))
+        for name, place in _PLACES.items()
+        if (folder / name).is_dir()
+    }
 
 
 class _Node:

@@ -162,7 +162,7 @@ def test_public_content_arrives_and_can_be_read(open_hub, node) -> None:
         folder: (True, "neuronexus"),
         document: (False, "neuronexus"),
     }
-    wait_for(lambda: waiting(Path(hub.address)) == {"IPFS node": 0, "pinning service": 0})
+    wait_for(lambda: waiting(Path(hub.address)) == {"IPFS node": 0})
 
 
 def test_what_is_for_the_project_or_sealed_never_arrives(open_hub, node) -> None:
