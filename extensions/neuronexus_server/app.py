@@ -19,6 +19,7 @@ from traitlets import Instance
 from neuronexus_kernel.errors import ForbiddenError
 from neuronexus_kernel.hub.routes import STREAM
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
+from neuronexus_server.contents import content_handlers
 from neuronexus_server.context import SETTING, HubContext
 from neuronexus_server.dashboard import dashboard_handlers, find_dashboard
 from neuronexus_server.gateway import PATTERN, GatewayHandler
@@ -27,6 +28,7 @@ from neuronexus_server.handlers import api_handlers
 from neuronexus_server.identity import NeuroNexusIdentityProvider
 from neuronexus_server.kernels import VisitorKernelManager
 from neuronexus_server.pages import page_handlers
+from neuronexus_server.reference import reference_handlers
 from neuronexus_server.stream import StreamHandler
 
 STATIC = Path(__file__).parent / "static"
@@ -82,6 +84,8 @@ def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = N
     handlers: list[tuple[Any, ...]] = [
         (STREAM, StreamHandler),
         (PATTERN, GatewayHandler),
+        *content_handlers(),
+        *reference_handlers(),
         *api_handlers(),
         *page_handlers(),
         *dashboard_handlers(server, dashboard or find_dashboard()),

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from neuronexus_kernel.settings import RequestSettings
+from neuronexus_server.rates import Rates
+from neuronexus_server.replaying import Replaying
 from neuronexus_server.stream import Broadcast
 
 if TYPE_CHECKING:
@@ -39,11 +42,17 @@ class HubContext:
         The anonymous view of the hub.
     upload_limit
         Largest object that may be uploaded, in bytes.
+    requests
+        How many requests the API answers.
     """
 
-    def __init__(self, hub: LocalHub, *, upload_limit: int) -> None:
+    def __init__(
+        self, hub: LocalHub, *, upload_limit: int, requests: RequestSettings | None = None
+    ) -> None:
         self.hub = hub
         self.upload_limit = upload_limit
+        self.rates = Rates(requests or RequestSettings())
+        self.replaying = Replaying(self, hub.replays)
         self.password_checks = asyncio.Semaphore(_PASSWORD_CHECKS)
         self.broadcast = Broadcast(hub.subscribe)
         self.last_request = time.monotonic()

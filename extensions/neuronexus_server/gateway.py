@@ -61,6 +61,9 @@ _RETRY_SECONDS = 5
 class GatewayHandler(ApiHandler):
     """Gives raw blocks and CAR files."""
 
+    # A folder is many small blocks; what it may cost at a time is limited by `_MOST_VISITS`.
+    is_rated = False
+
     @allow_unauthenticated
     async def get(self, rest: str) -> None:
         """Give what the path, the query and the headers ask for."""

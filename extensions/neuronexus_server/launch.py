@@ -150,7 +150,11 @@ class _HubServer:
         app = HubServerApp.instance(config=self._config(), listener=self._listener)
         logging.getLogger("tornado.general").addFilter(_is_news)
         app.initialize(argv=[], find_extensions=False)
-        self._context = HubContext(self._hub, upload_limit=self._settings.upload_limit)
+        self._context = HubContext(
+            self._hub,
+            upload_limit=self._settings.upload_limit,
+            requests=self._settings.requests,
+        )
         attach(app, self._context, dashboard=self._options.dashboard)
         self._take_signals(app)
         app.io_loop.add_callback(self._ready, app)

@@ -128,7 +128,7 @@ class SignInPage(Page):
         self.finish()
 
     def _show(self, form: Form) -> None:
-        page = _template("auth.html").render(
+        page = template("auth.html").render(
             form=form,
             base=self.base_url,
             action=self.base_url + SIGN_IN,
@@ -196,7 +196,8 @@ def page_handlers() -> list[tuple[str, type[Page]]]:
 
 
 @cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """Return a page's template by the name of its file."""
     folder = Path(__file__).parent / "templates"
     return Environment(
         loader=FileSystemLoader(folder), autoescape=select_autoescape(), trim_blocks=True

@@ -12,7 +12,7 @@ Every method may raise `AuthenticationError` (nobody is signed in, and the call 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from neuronexus_kernel.hub.records import (
     Account,
@@ -93,7 +93,7 @@ class Hub(Protocol):
 
     def put(
         self,
-        data: bytes,
+        data: bytes | BinaryIO,
         *,
         name: str = "",
         kind: str = "file",
@@ -106,9 +106,9 @@ class Hub(Protocol):
         Parameters
         ----------
         data
-            The bytes: a file (profile ``unixfs-v1-2025``); one canonical DAG-CBOR document when
-            `codec` is ``"dag-cbor"``; or a CAR file with one root, such as a folder, when it is
-            ``"car"``.
+            The bytes, or a stream of them in binary mode, which may be larger than memory: a
+            file (profile ``unixfs-v1-2025``); one canonical DAG-CBOR document when `codec` is
+            ``"dag-cbor"``; or a CAR file with one root, such as a folder, when it is ``"car"``.
         name
             Other content under the same name of the same account is a new version of it; see
             `history`.

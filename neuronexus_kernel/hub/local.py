@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from neuronexus_kernel.errors import AuthenticationError, StoreError
 from neuronexus_kernel.hub import pins
@@ -19,6 +20,7 @@ from neuronexus_kernel.hub.events import EventLog
 from neuronexus_kernel.hub.federations import Federations
 from neuronexus_kernel.hub.identity import Identity
 from neuronexus_kernel.hub.network import Presence, describe
+from neuronexus_kernel.hub.paging import Window
 from neuronexus_kernel.hub.projects import Projects
 from neuronexus_kernel.hub.reach import VisibleBlocks
 from neuronexus_kernel.hub.records import (
@@ -37,6 +39,7 @@ from neuronexus_kernel.hub.records import (
     NewFederation,
     NewProject,
     NewRun,
+    NewUpload,
     Project,
     Root,
     Round,
@@ -46,8 +49,10 @@ from neuronexus_kernel.hub.records import (
     Sight,
     Version,
 )
+from neuronexus_kernel.hub.replays import Replays
 from neuronexus_kernel.hub.runs import Runs
 from neuronexus_kernel.hub.tokens import Tokens
+from neuronexus_kernel.hub.uploads import OwnUploads, Uploads
 from neuronexus_kernel.hub.workers import ChildProcessExecutor
 from neuronexus_kernel.settings import Settings
 from neuronexus_kernel.storage import LocalStore
@@ -81,6 +86,12 @@ class Services:
         # pinned under no name.
         content.keep(self.contents.recorded(), name=pins.OWN)
         sealed.keep(self.contents.recorded(sealed=True), name=pins.OWN)
+        self.uploads = Uploads(
+            home / "uploads",
+            limit=settings.upload_limit,
+            sync=settings.storage.fsync == "always",
+        )
+        self.replays = Replays(self.database)
         self.identity = Identity(self.database)
         self.tokens = Tokens(self.database)
         self.projects = Projects(self.database, self.contents)
@@ -203,6 +214,35 @@ class LocalHub:
         """Return the single blocks that the visitor may read, for a gateway."""
         return self._services.contents.blocks(self._account)
 
+    def stream(self, cid: str) -> BinaryIO:
+        """Return what `get` gives as a stream, for a download."""
+        return self._services.contents.open(self._account, cid)
+
+    @property
+    def spool(self) -> Path:
+        """Folder for what is arriving, on the disk where it will stay."""
+        return self._services.uploads.folder
+
+    @property
+    def replays(self) -> Replays:
+        """What requests that may be repeated came to."""
+        return self._services.replays
+
+    def uploads(self) -> OwnUploads:
+        """Return the visitor's uploads that arrive in parts."""
+
+        def put(stream: BinaryIO, new: NewUpload) -> Root:
+            return self.put(
+                stream,
+                name=new.name,
+                kind=new.kind,
+                visibility=new.visibility,
+                codec=new.codec,
+                license=new.license,
+            )
+
+        return OwnUploads(self._services.uploads, self._actor(), put)
+
     def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
         """Call back after each commit with its events, on the writer thread."""
         return self._services.database.subscribe(callback)
@@ -255,7 +295,7 @@ class LocalHub:
 
     def put(
         self,
-        data: bytes,
+        data: bytes | BinaryIO,
         *,
         name: str = "",
         kind: str = "file",
@@ -285,10 +325,11 @@ class LocalHub:
         name: str | None = None,
         owner: str | None = None,
         text: str | None = None,
+        window: Window | None = None,
     ) -> list[Root]:
         """See `Hub.roots`."""
         return self._services.contents.roots(
-            self._account, kind=kind, name=name, owner=owner, text=text
+            self._account, kind=kind, name=name, owner=owner, text=text, window=window
         )
 
     def history(self, name: str, *, owner: str | None = None) -> list[Root]:
@@ -319,9 +360,9 @@ class LocalHub:
         """See `Hub.projects`."""
         return self._services.projects.all()
 
-    def versions(self, project: str) -> list[Version]:
+    def versions(self, project: str, *, window: Window | None = None) -> list[Version]:
         """See `Hub.versions`."""
-        return self._services.projects.versions(project)
+        return self._services.projects.versions(project, window)
 
     def start_run(self, run: NewRun) -> Run:
         """See `Hub.start_run`."""
@@ -339,9 +380,9 @@ class LocalHub:
         """See `Hub.run`."""
         return self._services.runs.get(run)
 
-    def runs(self, project: str) -> list[Run]:
+    def runs(self, project: str, *, window: Window | None = None) -> list[Run]:
         """See `Hub.runs`."""
-        return self._services.runs.all(project)
+        return self._services.runs.all(project, window)
 
     def start_federation(self, federation: NewFederation) -> Federation:
         """See `Hub.start_federation`."""
@@ -377,9 +418,11 @@ class LocalHub:
         """See `Hub.contribution`."""
         return self._services.contributions.get(contribution)
 
-    def contributions(self, *, project: str | None = None) -> list[Contribution]:
+    def contributions(
+        self, *, project: str | None = None, window: Window | None = None
+    ) -> list[Contribution]:
         """See `Hub.contributions`."""
-        return self._services.contributions.all(project)
+        return self._services.contributions.all(project, window)
 
     def confirm(self, contribution: str) -> Contribution:
         """See `Hub.confirm`."""
@@ -393,9 +436,11 @@ class LocalHub:
         """See `Hub.balance`."""
         return self._services.tokens.balance(account)
 
-    def ledger_lines(self, *, account: str | None = None) -> list[LedgerLine]:
+    def ledger_lines(
+        self, *, account: str | None = None, window: Window | None = None
+    ) -> list[LedgerLine]:
         """See `Hub.ledger_lines`."""
-        return self._services.tokens.lines(account)
+        return self._services.tokens.lines(account, window)
 
     def verify_ledger(self) -> LedgerStatus:
         """See `Hub.verify_ledger`."""

@@ -14,6 +14,8 @@ from typing import Literal
 API = "/neuronexus/api/v1"
 CONTENT = f"{API}/content"
 STREAM = f"{API}/events/stream"
+UPLOADS = f"{API}/uploads"
+"""Where objects are announced that arrive in parts."""
 
 
 @dataclass(frozen=True, slots=True)

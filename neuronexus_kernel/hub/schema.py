@@ -290,6 +290,17 @@ postings = sa.Table(
     _column("amount", Amount),
 )
 
+replays = sa.Table(
+    "replays",
+    metadata,
+    _key("account"),
+    _key("key_hash", sa.LargeBinary),
+    _column("fingerprint", sa.LargeBinary),
+    _column("status", sa.Integer),
+    _column("body", sa.LargeBinary, nullable=True),
+    _column("created"),
+)
+
 events = sa.Table(
     "events",
     metadata,

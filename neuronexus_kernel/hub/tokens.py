@@ -16,6 +16,7 @@ from neuronexus_kernel.content import CID, new_id
 from neuronexus_kernel.errors import NotFoundError
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.records import Balance, LedgerLine, LedgerStatus
 from neuronexus_kernel.ledger import EMISSION, Entry, Posting, format_nxs, merkle, verify_log
 
@@ -104,18 +105,17 @@ class Tokens:
             if not name.startswith("nx:")
         ]
 
-    def lines(self, account: str | None) -> list[LedgerLine]:
+    def lines(self, account: str | None, window: Window | None = None) -> list[LedgerLine]:
         """Return postings with their entries, oldest first."""
         postings, ledger = schema.postings, schema.ledger
-        query = (
-            sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data)
-            .join(ledger, ledger.c.index == postings.c.index)
-            .order_by(postings.c.index, postings.c.account)
-        )
+        query = sa.select(
+            postings.c.index, postings.c.account, postings.c.amount, ledger.c.data
+        ).join(ledger, ledger.c.index == postings.c.index)
         if account is not None:
             name = account
             self._database.read(lambda tx: _check_account(tx, name))
             query = query.where(postings.c.account == account)
+        query = windowed(query, window, postings.c.index, postings.c.account)
         return [_line(row) for row in self._database.read(lambda tx: tx.all(query))]
 
     def verify(self) -> LedgerStatus:

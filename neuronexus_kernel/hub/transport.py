@@ -9,12 +9,14 @@ representation or a log.
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Callable, Iterator
 from threading import Event as Flag
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import parse_qsl, quote, urlsplit
+from uuid import uuid4
 
 import msgspec
 
@@ -70,6 +72,7 @@ class Transport:
         self.address = _checked_address(address)
         self.token = token
         self._timeout = timeout
+        self._was_met = False
         self._session: requests.Session | None = None
         self._sockets: set[WebSocket] = set()
         self._lock = Lock()
@@ -87,11 +90,25 @@ class Transport:
         query: dict[str, str] | None = None,
         body: bytes | None = None,
         repeat: bool = False,
+        keyed: bool = False,
         json: bool = False,
     ) -> T:
-        """Send a request and return the record in its answer; see `send`."""
-        content = self.send(verb, path, query=query, body=body, repeat=repeat, json=json)
-        return self._decode(content or b"null", returns)
+        """Send a request and return the record in its answer; see `exchange`."""
+        answer = self.exchange(
+            verb, path, query=query, body=body, repeat=repeat, keyed=keyed, json=json
+        )
+        return self._decode(answer.content or b"null", returns)
+
+    def pages(self, path: str, returns: type[T], query: dict[str, str]) -> T:
+        """Return the whole of a listing, page after page."""
+        found: list[object] = []
+        while True:
+            answer = self.exchange("GET", path, query=query, repeat=True)
+            found.extend(self._decode(answer.content, cast("type[list[object]]", returns)))
+            following = answer.links.get("next")
+            if following is None:
+                return cast("T", found)
+            query = dict(parse_qsl(urlsplit(following["url"]).query, keep_blank_values=True))
 
     def send(
         self,
@@ -103,14 +120,41 @@ class Transport:
         repeat: bool = False,
         json: bool = False,
     ) -> bytes:
-        """Send a request and return the bytes of its answer.
+        """Send a request and return the bytes of its answer; see `exchange`."""
+        answer = self.exchange(verb, path, query=query, body=body, repeat=repeat, json=json)
+        return answer.content
+
+    def exchange(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        repeat: bool = False,
+        keyed: bool = False,
+        json: bool = False,
+        patience: float = 0.0,
+    ) -> requests.Response:
+        """Send a request and return its answer.
+
+        A request that never left is sent again; one that may have arrived only if that does no
+        harm, also where the hub or a proxy before it is busy or away for a moment.
 
         Parameters
         ----------
+        headers
+            Further ones.
         repeat
-            Whether to try again when the connection fails: only where twice is as good as once.
+            Whether twice is as good as once.
+        keyed
+            Whether to name the request by a key, so that the hub carries it out once however
+            often it comes.
         json
             Whether the body is JSON; otherwise it is plain bytes.
+        patience
+            Seconds to wait beyond the time that the size of the body allows for.
 
         Raises
         ------
@@ -121,11 +165,14 @@ class Transport:
         """
         import requests
 
-        headers = {"Accept": "application/json, application/problem+json"}
+        told = {"Accept": "application/json, application/problem+json"}
         if body is not None:
-            headers["Content-Type"] = "application/json" if json else "application/octet-stream"
+            told["Content-Type"] = "application/json" if json else "application/octet-stream"
+        if keyed:
+            told["Idempotency-Key"] = f'"{uuid4()}"'
+        told |= headers or {}
         # A silent peer is waited for longer when a lot has to travel.
-        patience = self._timeout + (len(body) if body else 0) / 1e6
+        patience += self._timeout + (len(body) if body else 0) / 1e6
 
         def attempt() -> requests.Response:
             return self._connections().request(
@@ -133,19 +180,46 @@ class Transport:
                 self.address + path,
                 params=query,
                 data=body,
-                headers=headers,
+                headers=told,
                 auth=self._authorise,
                 timeout=(min(self._timeout, 10.0), patience),
                 allow_redirects=False,
             )
 
         try:
-            response = _patiently(attempt, requests.ConnectionError) if repeat else attempt()
+            response = self._patiently(attempt, repeat=repeat or keyed)
         except requests.RequestException as error:
             raise self.unreachable(error) from error
         if response.status_code >= 300:
             raise self._problem(response.status_code, response.content, sent=len(body or b""))
-        return response.content
+        return response
+
+    def _patiently(
+        self, attempt: Callable[[], requests.Response], *, repeat: bool
+    ) -> requests.Response:
+        """Try until there is an answer, within the time that an answer may take."""
+        import requests
+
+        # A hub that has never answered is probably not there.
+        pauses = iter(PAUSES[:5] if self._was_met else PAUSES[:2])
+        ends = time.monotonic() + self._timeout
+        while True:
+            pause = next(pauses, None)
+            try:
+                response = attempt()
+            except requests.ConnectionError as error:
+                if pause is None or not (repeat or _never_left(error)):
+                    raise
+            else:
+                self._was_met = True
+                asked = _asks_to_wait(response)
+                if pause is None or asked is None or not repeat:
+                    return response
+                pause = max(pause, asked)
+                if time.monotonic() + pause > ends:
+                    return response
+            # Not all at the same time, when a hub comes back that many wait for.
+            time.sleep(pause * random.uniform(0.75, 1.25))
 
     def stream(self, since: int, project: str | None) -> Iterator[Event]:
         """Yield events from one WebSocket connection, until it drops or is closed.
@@ -284,13 +358,21 @@ def _session(address: str) -> requests.Session:
     return session
 
 
-def _patiently(attempt: Callable[[], T], failure: type[Exception]) -> T:
-    for pause in PAUSES[:2]:
-        try:
-            return attempt()
-        except failure:
-            time.sleep(pause)
-    return attempt()
+def _never_left(error: requests.ConnectionError) -> bool:
+    """Tell whether a request failed before there was a connection."""
+    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
+
+
+def _asks_to_wait(response: requests.Response) -> float | None:
+    """Return for how many seconds an answer asks to come again, or None if it is an answer."""
+    status, after = response.status_code, response.headers.get("Retry-After", "")
+    if status in (502, 503, 504):
+        return float(after) if after.isdecimal() else 0.0
+    return float(after) if status == 429 and after.isdecimal() else None
 
 
 def _receive(socket: WebSocket) -> str | bytes:
