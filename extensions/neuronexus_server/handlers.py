@@ -150,6 +150,9 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
     takes: tuple[str, ...] = ("application/json",)
     """Media types of the bodies it reads; empty for any."""
 
+    longest = MAX_ADDRESS
+    """Bytes of the longest address."""
+
     _allowance: Allowance | None = None
     _received = 0
     _limit = 0
@@ -182,7 +185,7 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
     def check_form(self) -> None:
         """Refuse addresses that are too long, and bodies that are not what they seem."""
         headers = self.request.headers
-        if len(self.request.uri or "") > MAX_ADDRESS:
+        if len(self.request.uri or "") > self.longest:
             raise HTTPError(414)
         if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             raise HTTPError(415)

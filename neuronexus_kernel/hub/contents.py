@@ -21,9 +21,11 @@ from neuronexus_kernel.errors import (
     AuthenticationError,
     ContentError,
     InvalidInputError,
+    MalformedError,
     NotFoundError,
     QuotaError,
     RecipeError,
+    StoreError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
 from neuronexus_kernel.hub import pins, schema, titles
@@ -84,7 +86,7 @@ class Contents:
             # It may lean on blocks that are here, and so would tell whether guessed ones are.
             raise InvalidInputError("Sealed content comes as a file or a document, not as CAR.")
         elif codec == "car":
-            cid = _only_root(store.import_car(given.stream, name=pins.OWN))
+            cid = self._import_car(given.stream)
         else:
             raise InvalidInputError(f"codec is 'file', 'dag-cbor' or 'car', not {codec!r}.")
         root = Root(
@@ -104,6 +106,14 @@ class Contents:
             return titles.described(tx, known)
 
         return self._database.write(change)
+
+    def _import_car(self, stream: BinaryIO) -> CID:
+        try:
+            return _only_root(self._content.import_car(stream, name=pins.OWN))
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # The disk is full, or broken.
+            raise MalformedError(str(error)) from None
 
     def record(self, tx: Transaction, root: Root) -> Root:
         """Record a root, unless it is there already; return it as recorded."""
