@@ -212,11 +212,8 @@ class Transport:
                     raise
             else:
                 self._was_met = True
-                asked = _asks_to_wait(response)
-                if pause is None or asked is None or not repeat:
-                    return response
-                pause = max(pause, asked)
-                if time.monotonic() + pause > ends:
+                pause = _pause_before_asking_again(response, pause, repeat=repeat)
+                if pause is None or time.monotonic() + pause > ends:
                     return response
             # Not all at the same time, when a hub comes back that many wait for.
             time.sleep(pause * random.uniform(0.75, 1.25))
@@ -367,12 +364,17 @@ def _never_left(error: requests.ConnectionError) -> bool:
     return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
 
 
-def _asks_to_wait(response: requests.Response) -> float | None:
-    """Return for how many seconds an answer asks to come again, or None if it is an answer."""
-    status, after = response.status_code, response.headers.get("Retry-After", "")
-    if status in (502, 503, 504):
-        return float(after) if after.isdecimal() else 0.0
-    return float(after) if status == 429 and after.isdecimal() else None
+def _pause_before_asking_again(
+    response: requests.Response, pause: float | None, *, repeat: bool
+) -> float | None:
+    """Return after how many seconds to send a request again, or None if this is its answer."""
+    after = response.headers.get("Retry-After", "")
+    asked = float(after) if after.isdecimal() else None
+    if response.status_code == 429:
+        return asked  # Nothing was done, and the hub said when to come again.
+    if response.status_code not in (502, 503, 504) or not repeat:
+        return None
+    return asked if pause is None else max(pause, asked or 0.0)
 
 
 def _receive(socket: WebSocket) -> str | bytes:

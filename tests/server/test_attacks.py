@@ -178,7 +178,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(max_size=10), json_values, max_size=5))
 def test_what_is_an_object_comes_through(value):
     assert json_object(json.dumps(value).encode()) == value
@@ -251,7 +251,7 @@ def test_headers_without_end_end_the_connection(raw, goes_on):
 @pytest.mark.parametrize(
     "header",
     [
-        {"Idempotency-Key": "\t" * 20},
+        {"Idempotency-Key": '"' * 300},
         {"If-None-Match": '"' + "x" * 5000},
         {"Range": "bytes=" + "9" * 5000 + "-"},
         {"Authorization": "Bearer " + "x" * 20_000},

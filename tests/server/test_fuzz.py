@@ -16,7 +16,6 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Unsatisfiable
 from neuronexus_server.openapi import document
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
@@ -30,13 +29,15 @@ from neuronexus_kernel.hub.routes import API
 from neuronexus_kernel.workbench import Workbench
 
 PASSWORD = "correct horse battery"
-SHORT, LONG = 3, 120
+SHORT, LONG = 2, 40
 # A WebSocket; its own tests try it.
 NOT_ASKED = {"follow"}
 # What ends a sign-in or passes it on gets one of its own.
 ENDS_A_SIGN_IN = {"logout", "renew", "change_password", "revoke", "reset_password"}
 # Whoever is asked to close accounts or roles would close those of this test.
 NOT_FOR_OPERATORS = {"disable", "remove_operator"}
+
+MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
 
 load_all_checks()
 CONFORMS = [
@@ -115,7 +116,8 @@ def visitor(
 def test_no_request_is_too_much_for_the_hub(
     hub: HubProcess, there: dict[str, list[str]], visitor: Any
 ) -> None:
-    fuzz(hub, there, visitor, examples=SHORT)
+    is_member = visitor[0] == "member"
+    fuzz(hub, there, visitor, examples=SHORT, modes=MODES if is_member else MODES[:1])
 
 
 @pytest.mark.long
@@ -123,10 +125,17 @@ def test_no_request_is_too_much_for_the_hub(
 def test_no_request_is_too_much_for_the_hub_however_many_come(
     hub: HubProcess, there: dict[str, list[str]], visitor: Any
 ) -> None:
-    fuzz(hub, there, visitor, examples=LONG)
+    fuzz(hub, there, visitor, examples=LONG, modes=MODES)
 
 
-def fuzz(hub: HubProcess, there: dict[str, list[str]], visitor: Any, *, examples: int) -> None:
+def fuzz(
+    hub: HubProcess,
+    there: dict[str, list[str]],
+    visitor: Any,
+    *,
+    examples: int,
+    modes: list[GenerationMode],
+) -> None:
     role, sign_in = visitor
     schema = schemathesis.openapi.from_dict(document())
     schema.config.update(base_url=hub.address + API)
@@ -138,9 +147,11 @@ def fuzz(hub: HubProcess, there: dict[str, list[str]], visitor: Any, *, examples
             continue
         token = sign_in() if name in ENDS_A_SIGN_IN else shared
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+        for mode in modes:
             if name == "add_part":
                 continue  # Schemathesis does not know the media type; see below.
+            if mode == GenerationMode.NEGATIVE and fits_anything(operation.definition.raw):
+                continue
             ask(operation.as_strategy(generation_mode=mode), headers, there, examples)
     assert requests.get(f"{hub.address}{API}/projects", timeout=30).status_code == 200
 
@@ -162,10 +173,13 @@ def ask(cases: Any, headers: dict[str, str], there: dict[str, list[str]], exampl
             name_what_is_there(places, there, choose)
         case.call_and_validate(headers=headers, checks=CONFORMS, timeout=60)
 
-    try:
-        send()
-    except Unsatisfiable:
-        return  # Any text fits, so that there is nothing that does not.
+    send()
+
+
+def fits_anything(told: dict[str, Any]) -> bool:
+    """Tell whether there is no request of an operation that its description forbids."""
+    places = {each.get("in") for each in told.get("parameters", [])}
+    return "requestBody" not in told and "query" not in places
 
 
 def name_what_is_there(places: Any, there: dict[str, list[str]], choose: Any) -> None:
@@ -181,9 +195,9 @@ def name_what_is_there(places: Any, there: dict[str, list[str]], choose: Any) ->
             places[name] = new_id()
 
 
-@settings(max_examples=40, deadline=None, database=None, derandomize=True)
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
 @given(
-    offset=st.integers(-2, 40).map(str) | st.text("0123456789-+. x", max_size=6),
+    offset=st.integers(-2, 40).map(str) | st.text("0123456789-+.x", max_size=6),
     complete=st.sampled_from(["?0", "?1", "1", "", "?2"]),
     data=st.binary(max_size=20),
     kind=st.sampled_from(["application/partial-upload", "text/plain", ""]),
