@@ -14,16 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from neuronexus_kernel import __version__
+from neuronexus_kernel.cli_access import owned_hub
 from neuronexus_kernel.cli_federation import add_federation
 from neuronexus_kernel.cli_storage import add_storage
 from neuronexus_kernel.errors import HubUnavailableError, InvalidInputError, NeuroNexusError
 from neuronexus_kernel.settings import home_directory
-
-if TYPE_CHECKING:
-    from neuronexus_kernel.hub import Hub
 
 STOP_SECONDS = 30.0
 
@@ -134,6 +131,7 @@ def _hub_start(options: argparse.Namespace) -> int:
 def _hub_status(options: argparse.Namespace) -> int:
     from neuronexus_kernel.hub.process import live_hub
     from neuronexus_kernel.hub.remote import RemoteHub
+    from neuronexus_kernel.hub.sharing import waiting
 
     home = options.home or home_directory()
     found = live_hub(home)
@@ -146,6 +144,8 @@ def _hub_status(options: argparse.Namespace) -> int:
         f"{len(network.nodes)} accounts, {network.projects} projects, {network.versions} model "
         f"versions, {network.contributions} contributions, {network.minted} NXS minted"
     )
+    for place, count in waiting(home).items():
+        print(f"{count} public roots wait for the {place}")
     return 0
 
 
@@ -174,7 +174,7 @@ def _hub_stop(options: argparse.Namespace) -> int:
 
 def _operator_add(options: argparse.Namespace) -> int:
     password = None if options.existing else _ask_password()
-    hub = _owned_hub(options.home)
+    hub = owned_hub(options.home)
     try:
         account = hub.add_operator(options.name, password)
     finally:
@@ -195,22 +195,6 @@ def _ask_password() -> str:
     return password
 
 
-def _owned_hub(home: Path | None) -> Hub:
-    """Return the hub of a folder, as its owner: the running one, else opened here."""
-    from neuronexus_kernel.hub.process import live_hub
-
-    home = home or home_directory()
-    found = live_hub(home)
-    if found is not None:
-        from neuronexus_kernel.hub.remote import RemoteHub
-
-        return RemoteHub(found.address, found.token)
-    from neuronexus_kernel.hub.local import LocalHub
-
-    hub = LocalHub.open(home)
-    return hub.visitor(hub.owner_token)
-
-
 # -- ledger -----------------------------------------------------------------------------------
 
 
@@ -223,7 +207,7 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _ledger_verify(options: argparse.Namespace) -> int:
-    hub = _owned_hub(options.home)
+    hub = owned_hub(options.home)
     try:
         status = hub.verify_ledger()
     finally:

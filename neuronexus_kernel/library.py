@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from neuronexus_kernel.content import CID
-from neuronexus_kernel.display import frame
+from neuronexus_kernel.display import bar_of_bytes, frame
 from neuronexus_kernel.errors import (
     ConflictError,
     ForbiddenError,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     Storable: TypeAlias = str | os.PathLike[str] | bytes | pd.DataFrame | Dataset | State
 
 _COLUMNS = ["name", "number", "kind", "size", "visibility", "owner", "license", "created", "cid"]
-_SHOWN_FROM = 16 * 2**20
-"""Bytes from which a progress bar is shown."""
 
 
 class Storage:
@@ -163,7 +161,7 @@ class Storage:
         into = Path(folder).expanduser()
         into.mkdir(parents=True, exist_ok=True)
         name = self._file_name(str(address), cid)
-        with _progress(f"getting {name}", folders.stat(fetch, cid).total) as told:
+        with bar_of_bytes(f"getting {name}", folders.stat(fetch, cid).total) as told:
             return exporter.download(fetch, cid, into, name=name, progress=told)
 
     def ls(
@@ -310,7 +308,7 @@ def _of_path(path: Path) -> Iterator[_Form]:
     name = path.resolve().name
     if path.is_file():
         cid, size = str(cid_of(path)), path.stat().st_size
-        with path.open("rb") as stream, _progress(f"adding {name}", size) as told:
+        with path.open("rb") as stream, bar_of_bytes(f"adding {name}", size) as told:
             yield _Form("file", _telling(stream, told), cid, name)
         return
     if not path.is_dir():
@@ -322,7 +320,7 @@ def _of_path(path: Path) -> Iterator[_Form]:
     with Spool() as spool:
         root = add_tree(path, spool.put)
         car = stream_of(encode_car([root], leaves_first(spool.block, root)))
-        with _progress(f"adding {name}", spool.size) as told:
+        with bar_of_bytes(f"adding {name}", spool.size) as told:
             yield _Form("folder", _telling(car, told), str(root), name)
 
 
@@ -382,15 +380,3 @@ def _is_one_block(blocks: BlockReader, address: str) -> bool:
 
 def _roots_frame(roots: list[records.Root]) -> pd.DataFrame:
     return frame([{name: getattr(root, name) for name in _COLUMNS} for root in roots], _COLUMNS)
-
-
-@contextmanager
-def _progress(text: str, total: int) -> Iterator[Progress | None]:
-    """Show a bar of bytes for what takes a while; yield what it is told by."""
-    if total < _SHOWN_FROM:
-        yield None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, desc=text, unit="B", unit_scale=True) as bar:
-        yield bar.update

@@ -14,12 +14,11 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
-from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, stream_request_body
 
 from neuronexus_kernel.content import CID
@@ -28,14 +27,17 @@ from neuronexus_kernel.errors import (
     ConflictError,
     InvalidInputError,
     NeuroNexusError,
+    StoreError,
 )
+from neuronexus_kernel.hub.archive_blocks import no_room
 from neuronexus_kernel.hub.records import NewUpload, Upload
-from neuronexus_kernel.hub.replays import Fingerprint, Outcome
+from neuronexus_kernel.hub.replays import Outcome
 from neuronexus_kernel.hub.routes import CONTENT, UPLOADS, Route
 from neuronexus_kernel.settings import MIB
 from neuronexus_server.bodies import json_object
 from neuronexus_server.context import context_of, visitor_of
 from neuronexus_server.handlers import ApiHandler, Operation
+from neuronexus_server.streaming import SendsPieces
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub.uploads import OwnUploads
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 PARTIAL = "application/partial-upload"
 
 _PIECE = MIB
-_STALL_SECONDS = 60.0  # for a piece: a visitor slower than 17 KiB/s is let go
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _TRUTHS = {"?1": True, "?0": False}
 _PUT = Operation.of(Route("put", "POST", "/content"), besides="data")
@@ -87,7 +88,6 @@ class ContentHandler(_Arriving):
     def initialize(self) -> None:
         """Begin with nothing."""
         self._spool: BinaryIO | None = None
-        self._print: Fingerprint | None = None
 
     def prepare_limit(self) -> int:
         """Return the hub's limit on objects."""
@@ -97,22 +97,15 @@ class ContentHandler(_Arriving):
         """Return the methods that this address knows."""
         return ["POST"]
 
-    async def prepare(self) -> None:  # type: ignore[override]
-        """Identify the visitor before the body is read."""
-        await super().prepare()
-        try:
-            self._print = super().fingerprint()
-        except InvalidInputError as error:
-            self._refusal = self._refusal or error
-
     async def take(self, piece: bytes) -> None:
         """Keep the next piece in a file without a name."""
         if self._spool is None:
             folder = context_of(self).hub.spool
             self._spool = cast("BinaryIO", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
-        if self._print is not None:
-            self._print.update(piece)
-        await context_of(self).call(self._spool.write, piece)
+        if self.fingerprint is not None:
+            self.fingerprint.update(piece)
+        with no_room():
+            await context_of(self).call(self._spool.write, piece)
 
     @allow_unauthenticated
     async def post(self) -> None:
@@ -120,8 +113,7 @@ class ContentHandler(_Arriving):
         if self._spool is not None:
             await self.hand_on()
         self.admit()
-        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        arguments = _PUT.arguments(query, {})
+        arguments = _PUT.arguments(self.query_texts(), {})
         arguments["data"] = bytes(self.body)
         if self._spool is not None:
             self._spool.seek(0)
@@ -132,10 +124,6 @@ class ContentHandler(_Arriving):
             return Outcome(200, msgspec.json.encode(root))
 
         await self.once(act)
-
-    def fingerprint(self) -> Fingerprint | None:
-        """Return the fingerprint, which has taken what was handed on."""
-        return self._print
 
     def on_finish(self) -> None:
         """Let go of what arrived."""
@@ -152,7 +140,7 @@ class ContentHandler(_Arriving):
             self._spool.close()
 
 
-class DownloadHandler(ApiHandler):
+class DownloadHandler(SendsPieces, ApiHandler):
     """Gives back the bytes of a root; they are somebody's upload and never shown as a page."""
 
     @allow_unauthenticated
@@ -173,7 +161,7 @@ class DownloadHandler(ApiHandler):
             self.set_header("Content-Length", str(end - start))
             await context.read(stream.seek, start)
             if self.request.method == "GET":
-                await self._send(stream, end - start)
+                await self.send_pieces(_pieces(stream, end - start), root)
         finally:
             await context.read(stream.close)
         if not self._finished:
@@ -213,28 +201,6 @@ class DownloadHandler(ApiHandler):
         self.set_status(206)
         self.set_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         return start, end
-
-    async def _send(self, stream: BinaryIO, missing: int) -> None:
-        context = context_of(self)
-        context.streams += 1
-        try:
-            while missing:
-                piece = await context.read(stream.read, min(missing, _PIECE))
-                if not piece:
-                    raise ConflictError("The content ends too early.")
-                missing -= len(piece)
-                self.write(piece)
-                await asyncio.wait_for(self.flush(), _STALL_SECONDS)
-        except StreamClosedError:
-            return
-        except Exception:
-            if not self._headers_written:
-                raise
-            self.log.exception("A download ended early")
-            self.request.connection.stream.close()  # Nobody takes for whole what was sent.
-        finally:
-            context.streams -= 1
-            context.touch()
 
 
 @stream_request_body
@@ -365,6 +331,16 @@ def content_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
         (UPLOADS, UploadsHandler, {}),
         (f"{UPLOADS}/(?P<upload>[^/]+)", PartHandler, {}),
     ]
+
+
+def _pieces(stream: BinaryIO, missing: int) -> Iterator[bytes]:
+    """Give so many bytes of a stream."""
+    while missing:
+        piece = stream.read(min(missing, _PIECE))
+        if not piece:
+            raise StoreError("The content ends too early.")
+        missing -= len(piece)
+        yield piece
 
 
 def _describe(handler: ApiHandler, upload: Upload) -> None:

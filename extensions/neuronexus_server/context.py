@@ -42,15 +42,23 @@ class HubContext:
         The anonymous view of the hub.
     upload_limit
         Largest object that may be uploaded, in bytes.
+    archive_limit
+        Largest archive of a project that may be, in bytes.
     requests
         How many requests the API answers.
     """
 
     def __init__(
-        self, hub: LocalHub, *, upload_limit: int, requests: RequestSettings | None = None
+        self,
+        hub: LocalHub,
+        *,
+        upload_limit: int,
+        archive_limit: int,
+        requests: RequestSettings | None = None,
     ) -> None:
         self.hub = hub
         self.upload_limit = upload_limit
+        self.archive_limit = archive_limit
         self.rates = Rates(requests or RequestSettings())
         self.replaying = Replaying(self, hub.replays)
         self.password_checks = asyncio.Semaphore(_PASSWORD_CHECKS)

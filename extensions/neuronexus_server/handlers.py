@@ -153,6 +153,9 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
     longest = MAX_ADDRESS
     """Bytes of the longest address."""
 
+    fingerprint: Fingerprint | None = None
+    """What tells this request from others under its key; who hands its body on adds that."""
+
     _allowance: Allowance | None = None
     _received = 0
     _limit = 0
@@ -179,6 +182,9 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
             await super().prepare()
             self.check_visitor()
             self.check_rate()
+            key = key_in(self.request.headers.get(HEADER))
+            if key is not None and self.request.method in ("POST", "DELETE"):
+                self.fingerprint = Fingerprint(key, self.request.method, self.request.uri or "")
         except (NeuroNexusError, HTTPError) as error:
             self._refusal = error
 
@@ -232,6 +238,10 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
                 f"The body has {self._received} bytes; at most {self._limit} are accepted here."
             )
 
+    def query_texts(self) -> dict[str, str]:
+        """Return the parameters of the query."""
+        return {name: self.get_query_argument(name) for name in self.request.query_arguments}
+
     def check_xsrf_cookie(self) -> None:
         """Ask for an XSRF token where the browser's cookie is what proves the visitor."""
         known = getattr(self, "_jupyter_current_user", None) is not None
@@ -246,25 +256,17 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         secret
             Whether the answer holds a credential.
         """
-        fingerprint = self.fingerprint()
-        if fingerprint is None:
+        if self.fingerprint is None:
             self.send(await act())
             return
-        fingerprint.update(self.body)
+        self.fingerprint.update(self.body)
         account = self.current_user.username if self.current_user else ""
         outcome, was_done = await context_of(self).replaying.once(
-            account, fingerprint, act, secret=secret
+            account, self.fingerprint, act, secret=secret
         )
         if was_done:
             self.set_header(REPLAYED, "true")
         self.send(outcome)
-
-    def fingerprint(self) -> Fingerprint | None:
-        """Return what tells this request from others under its key, if it has one."""
-        key = key_in(self.request.headers.get(HEADER))
-        if key is None:
-            return None
-        return Fingerprint(key, self.request.method or "", self.request.uri or "")
 
     def answer(self, result: object) -> None:
         """Send a record as JSON."""
@@ -332,7 +334,7 @@ class OperationHandler(ApiHandler):
     async def get(self, **path: str) -> None:
         """Answer a question."""
         operation = self._operation("GET")
-        query = self._query()
+        query = self.query_texts()
         if not operation.is_listing:
             found = await self._call(operation, operation.arguments({**query, **path}, {}))
             self._link_to_more(operation, found)
@@ -357,7 +359,7 @@ class OperationHandler(ApiHandler):
     async def delete(self, **path: str) -> None:
         """End something."""
         operation = self._operation("DELETE")
-        await self._change(operation, operation.arguments({**self._query(), **path}, {}))
+        await self._change(operation, operation.arguments({**self.query_texts(), **path}, {}))
 
     async def _change(self, operation: Operation, arguments: dict[str, object]) -> None:
         async def act() -> Outcome:
@@ -383,13 +385,10 @@ class OperationHandler(ApiHandler):
                 return await context.call(method, **arguments)
         return await context.call(method, **arguments)
 
-    def _query(self) -> dict[str, str]:
-        return {name: self.get_query_argument(name) for name in self.request.query_arguments}
-
     def _link_to_more(self, operation: Operation, found: Any) -> None:
         """Lead on from a page of events, which are numbered and need no cursor."""
         if operation.route.operation == "events" and found:
-            query = {**self._query(), "since": found[-1].seq}
+            query = {**self.query_texts(), "since": found[-1].seq}
             self.set_header("Link", f'<?{urlencode(query)}>; rel="next"')
 
 

@@ -154,6 +154,7 @@ class _HubServer:
             self._hub,
             upload_limit=self._settings.upload_limit,
             requests=self._settings.requests,
+            archive_limit=self._settings.archive_limit,
         )
         attach(app, self._context, dashboard=self._options.dashboard)
         self._take_signals(app)
@@ -226,6 +227,7 @@ class _HubServer:
 
     async def _ready(self, app: HubServerApp) -> None:
         self._hub.start_evaluator()
+        self._hub.start_sharing()
         hub = HubAddress(self._address, os.getpid(), self._hub.owner_token)
         write_address(self._settings.home, hub)
         print(f"NeuroNexus hub: {self._address}", flush=True)  # noqa: T201

@@ -9,6 +9,7 @@ import msgspec
 
 from neuronexus_kernel.hub.hub import Hub
 from neuronexus_kernel.hub.records import NewUpload
+from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, CAR
 from neuronexus_server.openapi_words import words_of
 
 JsonObject = dict[str, Any]
@@ -133,6 +134,7 @@ def by_hand() -> Iterator[tuple[str, str, JsonObject]]:
             "responses": {"204": {"description": "Done."}, **fault},
         },
     )
+    yield from _archives(fault)
     summary, rest, _ = words_of(Hub.follow.__doc__ or "")
     yield (
         "/events/stream",
@@ -164,6 +166,44 @@ def by_hand() -> Iterator[tuple[str, str, JsonObject]]:
                 },
                 **fault,
             },
+        },
+    )
+
+
+def _archives(fault: JsonObject) -> Iterator[tuple[str, str, JsonObject]]:
+    car = {CAR: {"schema": {"type": "string", "format": "binary"}}}
+    project = {"application/json": {"schema": {"$ref": REF.format(name="Project")}}}
+    summary, rest, told = words_of(Hub.export_project.__doc__ or "")
+    words = told["Parameters"]
+    sealed = {"name": "sealed", "in": "query", "schema": {"type": "boolean", "default": False}}
+    yield (
+        ARCHIVE.removeprefix(API),
+        "get",
+        {
+            "operationId": "export_project",
+            "tags": ["projects"],
+            "summary": summary,
+            "description": rest,
+            "parameters": [
+                _path("project", words["project"]),
+                {**sealed, "description": words["sealed"]},
+            ],
+            "responses": {"200": {"description": "The CAR file.", "content": car}, **fault},
+        },
+    )
+    summary, rest, told = words_of(Hub.import_project.__doc__ or "")
+    name = {"name": "name", "in": "query", "schema": {"type": "string", "default": ""}}
+    yield (
+        ARCHIVES.removeprefix(API),
+        "post",
+        {
+            "operationId": "import_project",
+            "tags": ["projects"],
+            "summary": summary,
+            "description": rest,
+            "parameters": [{**name, "description": told["Parameters"]["name"]}, KEY],
+            "requestBody": {"required": True, "content": car},
+            "responses": {"200": {"description": "The project.", "content": project}, **fault},
         },
     )
 

@@ -7,6 +7,7 @@ here reads on behalf of a visitor; only the evaluator does.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -35,7 +36,10 @@ from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
 from neuronexus_kernel.models import Architecture
 from neuronexus_kernel.storage import ContentStore
+from neuronexus_kernel.storage.car import encode_car
+from neuronexus_kernel.storage.dag import Block
 from neuronexus_kernel.storage.files import MAX_BLOCK
+from neuronexus_kernel.storage.sending import stream_of
 
 
 class Contents:
@@ -61,6 +65,7 @@ class Contents:
         self._sealed = sealed
         self._limit = limit
         self._reach = Reach(database, content)
+        self._listeners: list[Callable[[CID], None]] = []
 
     def put(
         self,
@@ -138,6 +143,9 @@ class Contents:
             )
         )
         tx.after_commit.append(partial(self._reach.note, root.cid, root.visibility))
+        if root.visibility == "public":
+            for listener in self._listeners:
+                tx.after_commit.append(partial(listener, CID.parse(root.cid)))
         return _root(tx.all(same)[0])
 
     def get(self, actor: Account | None, cid: str) -> bytes:
@@ -256,12 +264,15 @@ class Contents:
 
     # -- for the hub's own services --------------------------------------------------------
 
-    def recorded(self, *, sealed: bool = False) -> list[CID]:
-        """Return all roots of one of the two stores."""
+    def recorded(self, *sights: Visibility) -> list[CID]:
+        """Return all roots with one of these visibilities, each once."""
         roots = schema.roots.c
-        is_sealed = roots.visibility == str(Visibility.SEALED)
-        query = sa.select(roots.cid).where(is_sealed if sealed else ~is_sealed).distinct()
+        query = sa.select(roots.cid).where(roots.visibility.in_(map(str, sights))).distinct()
         return [CID.parse(row.cid) for row in self._database.read(lambda tx: tx.all(query))]
+
+    def when_public(self, listener: Callable[[CID], None]) -> None:
+        """Call back with each root that is public from now on, on the writer thread."""
+        self._listeners.append(listener)
 
     def bytes_of(self, cid: str, *, sealed: bool = False) -> bytes:
         """Return bytes for the hub itself, sealed or not."""
@@ -272,10 +283,36 @@ class Contents:
         store = self._sealed if sealed else self._content
         return str(store.add(data, name=pins.OWN))
 
-    def put_node(self, node: dagcbor.Node, *, sealed: bool = False) -> str:
+    def put_node(self, node: dagcbor.Node, *, sealed: bool = False, pin: bool = True) -> str:
         """Store a DAG-CBOR document for the hub itself."""
         store = self._sealed if sealed else self._content
-        return str(store.put_node(node, name=pins.OWN))
+        return str(store.put_node(node, name=pins.OWN, pin=pin))
+
+    def take(self, roots: Sequence[CID], blocks: Iterable[Block], *, sealed: bool) -> None:
+        """Store files and folders from elsewhere, all blocks of them; nothing keeps them yet."""
+        store = self._sealed if sealed else self._content
+        store.import_car(stream_of(encode_car(roots, blocks)), pin=False)
+
+    def keep_whole(self, cid: CID, *, sealed: bool) -> None:
+        """Keep for the hub what was stored and not kept; it is to be recorded at once."""
+        store = self._sealed if sealed else self._content
+        if cid.codec == DAG_CBOR:
+            store.put_node(store.get_node(cid), name=pins.OWN)
+        else:
+            store.pin(cid, name=pins.OWN)
+
+    def block(self, cid: CID, *, sealed: bool = False) -> bytes:
+        """Return a verified block for the hub itself, sealed or not."""
+        return (self._sealed if sealed else self._content).block(cid)
+
+    def size(self, cid: CID, *, sealed: bool = False) -> int:
+        """Return how many bytes some content has, sealed or not."""
+        return (self._sealed if sealed else self._content).size(cid)
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the largest object that is accepted."""
+        return self._limit
 
     def document(self, cid: str, *, sealed: bool = False) -> dict[str, dagcbor.Node]:
         """Return a DAG-CBOR document that is a map.

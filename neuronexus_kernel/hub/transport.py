@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from threading import Event as Flag
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from urllib.parse import parse_qsl, quote, urlsplit
 from uuid import uuid4
 
@@ -28,7 +28,8 @@ from neuronexus_kernel.errors import (
     QuotaError,
 )
 from neuronexus_kernel.hub.records import Event
-from neuronexus_kernel.hub.routes import STREAM
+from neuronexus_kernel.hub.routes import CAR, STREAM
+from neuronexus_kernel.storage.car import write_all
 
 if TYPE_CHECKING:
     import requests
@@ -41,6 +42,8 @@ PAUSES = (0.1, 0.3, 0.6, 1.0, 1.0, 2.0, 2.0, 3.0)
 
 # What a server or a proxy cuts off without a word of explanation is larger than this.
 _LARGE = 1024 * 1024
+_PIECE = 1024 * 1024
+_LONG = 1800.0
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # The server pings every 15 seconds; three missed pings mean that it is gone.
 _SILENCE = 45.0
@@ -175,16 +178,7 @@ class Transport:
         patience += self._timeout + (len(body) if body else 0) / 1e6
 
         def attempt() -> requests.Response:
-            return self._connections().request(
-                verb,
-                self.address + path,
-                params=query,
-                data=body,
-                headers=told,
-                auth=self._authorise,
-                timeout=(min(self._timeout, 10.0), patience),
-                allow_redirects=False,
-            )
+            return self._request(verb, path, query, told, patience, data=body)
 
         try:
             response = self._patiently(attempt, repeat=repeat or keyed)
@@ -217,6 +211,69 @@ class Transport:
                     return response
             # Not all at the same time, when a hub comes back that many wait for.
             time.sleep(pause * random.uniform(0.75, 1.25))
+
+    def download(self, path: str, stream: BinaryIO, *, query: dict[str, str]) -> int:
+        """Write the bytes of an answer to a stream as they come; return how many; see `send`."""
+        import requests
+
+        headers = {"Accept": "*/*, application/problem+json"}
+        try:
+            response = self._request("GET", path, query, headers, self._long, stream=True)
+            with response:
+                if response.status_code >= 300:
+                    raise self._problem(response.status_code, response.content)
+                return write_all(stream, response.iter_content(_PIECE))
+        except requests.RequestException as error:
+            raise self.unreachable(error) from error
+
+    def upload(self, path: str, stream: BinaryIO, returns: type[T], *, query: dict[str, str]) -> T:
+        """Send what a stream holds as it is read; return the record in the answer; see `send`."""
+        import requests
+
+        sent = 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal sent
+            while piece := stream.read(_PIECE):
+                sent += len(piece)
+                yield piece
+
+        headers = {"Accept": "application/json, application/problem+json", "Content-Type": CAR}
+        try:
+            response = self._request("POST", path, query, headers, self._long, data=pieces())
+        except requests.RequestException as error:
+            raise self.unreachable(error) from error
+        if response.status_code >= 300:
+            raise self._problem(response.status_code, response.content, sent=sent)
+        return self._decode(response.content, returns)
+
+    def _request(
+        self,
+        verb: str,
+        path: str,
+        query: dict[str, str] | None,
+        headers: dict[str, str],
+        patience: float,
+        *,
+        data: bytes | Iterator[bytes] | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        return self._connections().request(
+            verb,
+            self.address + path,
+            params=query,
+            data=data,
+            headers=headers,
+            auth=self._authorise,
+            timeout=(min(self._timeout, 10.0), patience),
+            allow_redirects=False,
+            stream=stream,
+        )
+
+    @property
+    def _long(self) -> float:
+        """Seconds to wait for a peer that takes a large file apart, or puts it together."""
+        return max(self._timeout, _LONG)
 
     def stream(self, since: int, project: str | None) -> Iterator[Event]:
         """Yield events from one WebSocket connection, until it drops or is closed.

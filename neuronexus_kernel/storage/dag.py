@@ -35,6 +35,9 @@ Fetch = Callable[[CID], bytes]
 """Returns a verified block."""
 
 Block = tuple[CID, bytes]
+Links = Callable[[CID, bytes], list[CID]]
+"""Gives those links of a block that matter."""
+
 Follow: TypeAlias = "Callable[[CID, bytes], Sequence[tuple[CID, Follow]]]"
 """Gives the links of a block that are to be followed, each with what is followed below it."""
 

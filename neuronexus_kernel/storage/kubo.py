@@ -100,7 +100,7 @@ class KuboStore(DistantStore):
         return f"KuboStore({self._endpoint.url!r})"
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Break off what is under way, and let go of the connections."""
         self._rpc.close()
 
     # -- blocks -----------------------------------------------------------------------------
@@ -178,7 +178,9 @@ class KuboStore(DistantStore):
                 self.push(_either(spool, self), root, pin=pin, name=name)
         return roots
 
-    def push(self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "") -> None:
+    def push(
+        self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "", follow: bool = True
+    ) -> None:
         """Send content that lies elsewhere; what the node has and keeps already is not sent.
 
         Parameters
@@ -189,6 +191,9 @@ class KuboStore(DistantStore):
             What to send.
         pin, name
             As in `add`.
+        follow
+            Whether what documents link to is sent as well, as far as `fetch` has it.  Otherwise a
+            document goes alone and is kept alone: to keep more the node would look for more.
 
         Raises
         ------
@@ -205,20 +210,26 @@ class KuboStore(DistantStore):
             if pin and name and known.name != name:
                 self._keep(root, name, recursive=True)
             return
+        links = dag.links_of if follow else dag.parts_of
         elsewhere: list[CID] = []
-        blocks = leaves_first(fetch, root, elsewhere=elsewhere)
-        if self._takes_car_files():
-            # Documents may name what lies elsewhere: a node would look for that, perhaps for long.
-            self._send_car(root, blocks, pin=pin and root.codec != DAG_CBOR)
-        else:
-            self._send_blocks(blocks)
-        if pin:
-            try:
+        ends: list[CID] = []
+        blocks = leaves_first(fetch, root, links=links, elsewhere=elsewhere)
+        if not follow:
+            blocks = _noting(blocks, ends)
+        # Documents may name what lies elsewhere: a node would look for that, perhaps for long.
+        self._send(root, blocks, pin=pin and follow and root.codec != DAG_CBOR)
+        if not pin:
+            if not self.has_block(root):
+                raise self._lost(root)
+            return
+        try:
+            if not ends:
                 self._keep(root, name, recursive=all(map(self.has_block, elsewhere)))
-            except NotFoundError:
-                raise self._lost(root) from None
-        elif not self.has_block(root):
-            raise self._lost(root)
+                return
+            for cid, _ in leaves_first(fetch, root, links=links):
+                self._keep(cid, name, recursive=False)
+        except NotFoundError:
+            raise self._lost(root) from None
 
     # -- pins -------------------------------------------------------------------------------
 
@@ -266,10 +277,13 @@ class KuboStore(DistantStore):
 
     # -- sending ----------------------------------------------------------------------------
 
-    def _takes_car_files(self) -> bool:
+    def _send(self, root: CID, blocks: Iterator[dag.Block], *, pin: bool) -> None:
         if self._takes_cars is None:
             self._takes_cars = self._rpc.offers("dag/import")
-        return self._takes_cars
+        if self._takes_cars:
+            self._send_car(root, blocks, pin=pin)
+        else:
+            self._send_blocks(blocks)
 
     def _send_car(self, root: CID, blocks: Iterator[dag.Block], *, pin: bool) -> None:
         """Send blocks as one CAR file, and read what the node says of its root."""
@@ -373,6 +387,14 @@ class KuboStore(DistantStore):
 
 def _either(spool: Spool, store: KuboStore) -> Fetch:
     return lambda cid: (spool if spool.has_block(cid) else store).block(cid)
+
+
+def _noting(blocks: Iterator[dag.Block], ends: list[CID]) -> Iterator[dag.Block]:
+    """Give blocks on, and note the documents that link to others."""
+    for cid, block in blocks:
+        if cid.codec == DAG_CBOR and dag.links_of(cid, block):
+            ends.append(cid)
+        yield cid, block
 
 
 def _short(name: str) -> str:

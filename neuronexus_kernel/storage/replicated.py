@@ -8,8 +8,9 @@ near the next time; what is corrupt or missing here is fetched again.
 A store tells by its root block whether it has some content, as that is written last.  So of what is
 read in parts only blocks without parts are kept, and roots only when all below them is here.
 
-Everything in such a store travels to the node, and from there to whoever asks: it is for public
-content alone.  Sealed and project content lies in a `LocalStore` that has no node.
+What travels to the node is there for whoever asks.  A store that also holds what is not for
+everybody, such as that of a hub, sends only what is added to it as a file or a folder; what a hub
+itself brings to a node is decided by `hub.sharing`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from neuronexus_kernel.content.cid import CID, DAG_CBOR
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.errors import (
     ContentError,
+    ForbiddenError,
     NotFoundError,
     QuotaError,
     StoreError,
@@ -32,7 +34,7 @@ from neuronexus_kernel.errors import (
 )
 from neuronexus_kernel.storage import car, dag
 from neuronexus_kernel.storage.ahead import fetching_ahead
-from neuronexus_kernel.storage.dag import Fetch, key_of
+from neuronexus_kernel.storage.dag import Fetch, Links, key_of
 from neuronexus_kernel.storage.distant import DistantStore
 from neuronexus_kernel.storage.interface import (
     Address,
@@ -52,13 +54,13 @@ T = TypeVar("T")
 _SILENCE = 5.0
 """Seconds for which a node that did not answer is not asked for content again."""
 
-Links = Callable[[CID, bytes], list[CID]]
-
 
 class Remote(ContentStore, Protocol):
     """A store elsewhere that takes content from here, such as a `KuboStore`."""
 
-    def push(self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "") -> None:
+    def push(
+        self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "", follow: bool = True
+    ) -> None:
         """Take some content, whose blocks `fetch` returns; see `KuboStore.push`."""
         ...
 
@@ -76,6 +78,9 @@ class ReplicatedStore(DistantStore):
         What waits to be brought there.
     push
         Whether to push when something was added; otherwise somebody calls `push` now and then.
+    only_added
+        Whether only files and folders that are added travel to the node, and not what is pinned
+        or imported here, nor what documents link to: for a store with content that is not public.
     parallel
         How many blocks are fetched at the same time.
     """
@@ -87,6 +92,7 @@ class ReplicatedStore(DistantStore):
         outbox: Outbox,
         *,
         push: bool = True,
+        only_added: bool = False,
         parallel: int = 8,
     ) -> None:
         super().__init__(parallel=parallel)
@@ -94,6 +100,7 @@ class ReplicatedStore(DistantStore):
         self._node = node
         self._outbox = outbox
         self._pushes = push
+        self._only_added = only_added
         self._silent_until = 0.0
         self._silence = ""
 
@@ -145,7 +152,7 @@ class ReplicatedStore(DistantStore):
         root = self._local.add(
             data, profile=profile, name=name, pin=pin, hidden=hidden, progress=progress
         )
-        self._send([root], pin=pin, name=name)
+        self._send([root], pin=pin, name=name, is_added=True)
         return root
 
     def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
@@ -234,7 +241,7 @@ class ReplicatedStore(DistantStore):
         """Take a promise back, here and, with the last one of a root, on the node."""
         root = self.resolve(address)
         self._local.unpin(root, name=name)
-        left = [pin for pin in self._local.pins() if key_of(pin.cid) == key_of(root)]
+        left = self._pins_of(root)
         if left:
             self._send([root], pin=True, name=left[-1].name)
         else:
@@ -271,7 +278,16 @@ class ReplicatedStore(DistantStore):
         -------
         int
             How many roots were queued; `push` brings them there.
+
+        Raises
+        ------
+        ForbiddenError
+            If only what is added travels to the node: the pins do not tell what that was.
         """
+        if self._only_added:
+            raise ForbiddenError(
+                "Not all that is pinned here may go to the node. Add what is yours once more."
+            )
         there = {key_of(pin.cid) for pin in self._node.pins()}
         lacking = {
             key_of(pin.cid): pin
@@ -284,7 +300,11 @@ class ReplicatedStore(DistantStore):
 
     # -- to the node ------------------------------------------------------------------------
 
-    def _send(self, roots: Sequence[CID], *, pin: bool, name: str = "") -> None:
+    def _send(
+        self, roots: Sequence[CID], *, pin: bool, name: str = "", is_added: bool = False
+    ) -> None:
+        if self._only_added and not is_added:
+            return
         for root in roots:
             self._outbox.put(root, Action.KEEP if pin else Action.SEND, name=name)
         self._push_what_is_due()
@@ -296,8 +316,9 @@ class ReplicatedStore(DistantStore):
     def _deliver(self, task: Task) -> None:
         """Carry out a task; see `Outbox.push` for what it raises."""
         if task.action == Action.DROP:
-            with suppress(NotFoundError):
-                self._node.unpin(task.root)
+            if not self._pins_of(task.root):  # It may have been pinned again meanwhile.
+                with suppress(NotFoundError):
+                    self._node.unpin(task.root)
             return
         if not self._local.has_block(task.root):
             raise NotFoundError(
@@ -305,10 +326,17 @@ class ReplicatedStore(DistantStore):
             )
         try:
             self._node.push(
-                self._local.block, task.root, pin=task.action == Action.KEEP, name=task.name
+                self._local.block,
+                task.root,
+                pin=task.action == Action.KEEP,
+                name=task.name,
+                follow=not self._only_added,
             )
         except NotFoundError as error:
             raise StoreError(str(error)) from None
+
+    def _pins_of(self, root: CID) -> list[Pin]:
+        return [pin for pin in self._local.pins() if key_of(pin.cid) == key_of(root)]
 
     # -- from the node ----------------------------------------------------------------------
 
@@ -385,21 +413,26 @@ class ReplicatedStore(DistantStore):
 
 
 def with_node(
-    local: LocalStore, *, environment: Mapping[str, str] | None = None
+    local: LocalStore,
+    *,
+    only_added: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> LocalStore | ReplicatedStore:
     """Return a store together with the node that the environment names, if it names one.
 
     Parameters
     ----------
     local
-        Of public content: all of it is brought to the node.
+        The store of this computer.
+    only_added
+        See `ReplicatedStore`.
     environment
         See `Endpoint.of_node`.
     """
     node = KuboStore.configured(environment)
     if node is None:
         return local
-    return ReplicatedStore(local, node, Outbox(local.root / "outbox"))
+    return ReplicatedStore(local, node, Outbox(local.root / "outbox"), only_added=only_added)
 
 
 def _nothing(cid: CID, block: bytes) -> list[CID]:

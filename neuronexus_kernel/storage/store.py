@@ -275,13 +275,13 @@ class LocalStore:
         that what it links to is not here.
         """
         kept = self._pins.kept_whole(name)
+        new = [cid for cid in roots if self._blocks.name_of(cid) not in kept]
         missing = []
-        for cid in roots:
-            if self._blocks.name_of(cid) not in kept:
-                try:
-                    self._keep(cid, name)
-                except (NotFoundError, StoreError):
-                    missing.append(cid)
+        for cid in self._keep_as_well(new, name):
+            try:
+                self._keep(cid, name)
+            except (NotFoundError, StoreError):
+                missing.append(cid)
         return missing
 
     def unpin(self, address: Address, *, name: str | None = None) -> None:
@@ -350,6 +350,20 @@ class LocalStore:
         return self._blocks.usage()
 
     # -- its parts --------------------------------------------------------------------------
+
+    def _keep_as_well(self, roots: Sequence[CID], name: str) -> list[CID]:
+        """Pin under a name, all at once, what is pinned without one; return the other roots."""
+        others = []
+        with self._blocks.batch() as batch:
+            batch.keep_collectors_away()
+            for cid in roots:
+                known = self._pins.find(cid, "")
+                if known is None or known.damaged or not known.pin.recursive:
+                    others.append(cid)
+                else:
+                    profile, elsewhere = known.profile, known.elsewhere
+                    self._note(batch, cid, name=name, profile=profile, elsewhere=elsewhere)
+        return others
 
     def _keep(self, cid: CID, name: str) -> None:
         try:

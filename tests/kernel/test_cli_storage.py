@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from neuronexus_kernel.cli import main
+from neuronexus_kernel.content import CID
 from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.storage import cid_of
+from neuronexus_kernel.storage.car import encode_car
 
 Run = Callable[..., tuple[int, list[str]]]
 
@@ -112,6 +116,46 @@ def test_own_pins_beside_a_hub_come_and_go(run: Run, recorded: str, folder: Path
     run("gc")
     assert run("get", recorded, "-o", "-") == (0, ["what the hub records"])
     assert run("get", own, "-o", "-")[0] == 1
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """A node that the environment names."""
+    path = Path(__file__).parent.parent / "storage" / "loopback_rpc.py"
+    spec = importlib.util.spec_from_file_location("loopback_rpc", path)
+    rpc = sys.modules["loopback_rpc"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rpc)
+    with rpc.loopback_node(tmp_path / "node") as node:
+        monkeypatch.setenv("NEURONEXUS_IPFS", node.address)
+        yield node
+
+
+def test_only_own_files_travel_from_the_home_of_a_hub(
+    run: Run, recorded: str, folder: Path, tmp_path: Path, node
+) -> None:
+    rows = folder / "rows.csv"
+    root = CID.parse(recorded)
+    leaning = tmp_path / "leaning.car"  # It holds no block: all of it is in the hub's store.
+    leaning.write_bytes(b"".join(encode_car([root], [])))
+    assert run("import", leaning, "--name", "imported") == (0, [recorded])
+    assert run("pin", recorded, "--name", "mine") == (0, [recorded])
+    assert run("pin", "--remove", recorded, "--name", "mine")[0] == 0
+    assert run("export", recorded, "-o", tmp_path / "mine.car")[0] == 0
+    assert run("get", recorded, "-o", "-") == (0, ["what the hub records"])
+    assert node.digests() == set()
+    _, (own,) = run("add", rows)
+    assert node.digests() == {CID.parse(own).digest}
+    assert list(node.pins) == [CID.parse(own)]
+    run("pin", "--remove", own)
+    assert not node.pins
+
+
+def test_what_the_home_of_a_hub_lacks_comes_from_the_node(
+    run: Run, recorded: str, folder: Path, node
+) -> None:
+    _, (elsewhere,) = run("add", folder, home="elsewhere")
+    assert run("pin", elsewhere) == (0, [elsewhere])
+    assert run("get", f"{elsewhere}/rows.csv", "-o", "-") == (0, ["a,b", "1,2"])
 
 
 def test_the_names_of_a_hubs_pins_are_free_where_there_is_none(
