@@ -73,6 +73,12 @@ class StoreError(NeuroNexusError):
     status = 500
 
 
+class MalformedError(StoreError):
+    """What was to be stored (a CAR file) is malformed or incomplete; the store itself is sound."""
+
+    status = 422
+
+
 class StoreUnavailable(NeuroNexusError):
     """A content store that lies elsewhere (an IPFS node, a gateway) cannot be reached."""
 

@@ -10,13 +10,21 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from neuronexus_kernel.content import CID
 from neuronexus_kernel.display import bar_of_bytes, frame
-from neuronexus_kernel.errors import ForbiddenError, InvalidInputError, NotFoundError
+from neuronexus_kernel.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+)
+from neuronexus_kernel.storage import cid_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset
     from neuronexus_kernel.hub import Hub, records
     from neuronexus_kernel.hub.records import Sight
-    from neuronexus_kernel.storage.interface import BlockReader
+    from neuronexus_kernel.storage.interface import BlockReader, Progress
 
     State: TypeAlias = Mapping[str, Tensor | np.ndarray]
     Storable: TypeAlias = str | os.PathLike[str] | bytes | pd.DataFrame | Dataset | State
@@ -83,22 +91,27 @@ class Storage:
             If it is something else than these.
         QuotaError
             If it is larger than the hub accepts.
+        ConflictError
+            If it changed while it was sent.
         """
         if visibility == "sealed":
             raise InvalidInputError(
                 "Sealed content cannot be read back by anybody; visibility is public or project."
             )
-        found = _form(data)
-        root = self._hub.put(
-            found.data,
-            name=name or found.name,
-            kind=kind or found.kind,
-            visibility=visibility,
-            codec="car" if found.cid else "file",
-            license=license,
-        )
-        if found.cid and root.cid != found.cid:
-            raise InvalidInputError(f"The hub says {root.cid} where {found.cid} was sent.")
+        with _form(data) as found:
+            root = self._hub.put(
+                found.data,
+                name=name or found.name,
+                kind=kind or found.kind,
+                visibility=visibility,
+                codec="car" if found.kind == "folder" else "file",
+                license=license,
+            )
+        if root.cid != found.cid:
+            raise ConflictError(
+                f"The hub has stored {root.cid} where {found.cid} was to be: what was added "
+                "changed on the way. Add it again when nobody writes to it."
+            )
         return root.cid
 
     # -- out --------------------------------------------------------------------------------
@@ -246,55 +259,95 @@ class Storage:
         return safe if safe not in ("", ".", "..") else str(cid)
 
 
+@dataclass(frozen=True, slots=True)
 class _Form:
-    """What is sent to the hub: a file's bytes, or a CAR file and the root that it has."""
+    """What is sent to the hub: bytes or a stream, and the address that it will have."""
 
-    def __init__(self, kind: str, data: bytes, name: str = "", cid: str = "") -> None:
-        self.kind, self.data, self.name, self.cid = kind, data, name, cid
+    kind: str
+    data: bytes | BinaryIO
+    cid: str
+    name: str = ""
 
 
-def _form(data: Storable) -> _Form:
-    """Return what is to be stored, as bytes."""
-    if isinstance(data, bytes):
-        return _Form("file", data)
+@contextmanager
+def _form(data: Storable) -> Iterator[_Form]:
+    """Give what is to be stored: a path as a stream, all else as bytes."""
     if isinstance(data, (str, os.PathLike)):
-        return _of_path(Path(data).expanduser())
+        with _of_path(Path(data).expanduser()) as found:
+            yield found
+        return
+    kind, whole, name = _whole(data)
+    yield _Form(kind, whole, str(cid_of(whole)), name)
+
+
+def _whole(data: bytes | pd.DataFrame | Dataset | State) -> tuple[str, bytes, str]:
+    """Return the kind of what is to be stored, its bytes and its name."""
+    if isinstance(data, bytes):
+        return "file", data, ""
     if isinstance(data, Mapping):
         from neuronexus_kernel.models.weights import serialize
 
-        return _Form("weights", serialize({name: _array(each) for name, each in data.items()}))
+        return "weights", serialize({name: _array(each) for name, each in data.items()}), ""
     from neuronexus_kernel.datasets import Dataset
 
     if isinstance(data, Dataset):
-        return _Form("dataset", data.encode(), data.name)
+        return "dataset", data.encode(), data.name
     import pandas as pd
 
     if isinstance(data, pd.DataFrame):
-        return _Form("table", _parquet(data))
+        return "table", _parquet(data), ""
     raise InvalidInputError(
         "The storage takes a path, bytes, a DataFrame, a state dict or a Dataset, not a "
         f"{type(data).__name__}."
     )
 
 
-def _of_path(path: Path) -> _Form:
+@contextmanager
+def _of_path(path: Path) -> Iterator[_Form]:
+    """Give a file as it is, or a folder as a CAR file that is made while it is sent."""
+    name = path.resolve().name
     if path.is_file():
-        return _Form("file", path.read_bytes(), path.name)
+        cid, size = str(cid_of(path)), path.stat().st_size
+        with path.open("rb") as stream, bar_of_bytes(f"adding {name}", size) as told:
+            yield _Form("file", _telling(stream, told), cid, name)
+        return
     if not path.is_dir():
         raise NotFoundError(f"There is no file or folder {path}.")
     from neuronexus_kernel.storage.car import encode_car
     from neuronexus_kernel.storage.importer import add_tree
+    from neuronexus_kernel.storage.sending import Spool, leaves_first, stream_of
 
-    blocks: dict[CID, bytes] = {}
+    with Spool() as spool:
+        root = add_tree(path, spool.put)
+        car = stream_of(encode_car([root], leaves_first(spool.block, root)))
+        with bar_of_bytes(f"adding {name}", spool.size) as told:
+            yield _Form("folder", _telling(car, told), str(root), name)
 
-    def put(block_cid: CID, block: bytes | memoryview) -> None:
-        blocks.setdefault(block_cid, bytes(block))
 
-    total = sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
-    with bar_of_bytes(f"adding {path.name}", total) as told:
-        cid = add_tree(path, put, progress=told)
-    car = b"".join(encode_car([cid], reversed(blocks.items())))
-    return _Form("folder", car, path.resolve().name, str(cid))
+class _Telling(io.RawIOBase):
+    """A stream that tells how many bytes were read of it, and can say how many there are."""
+
+    def __init__(self, stream: BinaryIO, told: Progress) -> None:
+        self._stream = stream
+        self._told = told
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = self._stream.read(-1 if size is None else size)
+        self._told(len(piece))
+        return piece
+
+
+def _telling(stream: BinaryIO, told: Progress | None) -> BinaryIO:
+    return stream if told is None else cast("BinaryIO", _Telling(stream, told))
 
 
 def _array(value: Tensor | np.ndarray) -> np.ndarray:

@@ -229,6 +229,37 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestSettings:
+    """How many requests a hub's API answers.
+
+    Attributes
+    ----------
+    per_second
+        What one account, or one address of visitors who are not signed in, may ask for without
+        end; None for as many as come.
+    burst
+        Seconds of that which may be asked for at once.
+    """
+
+    per_second: float | None = 500.0
+    burst: float = 10.0
+
+    @classmethod
+    def load(cls) -> RequestSettings:
+        """Read ``NEURONEXUS_REQUESTS_PER_SECOND``, a number or ``unlimited``.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is something else.
+        """
+        variable = "NEURONEXUS_REQUESTS_PER_SECOND"
+        if os.environ.get(variable) == "unlimited":
+            return cls(per_second=None)
+        return cls(per_second=_number(variable, cls().per_second or 0))
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one hub.
 
@@ -249,6 +280,8 @@ class Settings:
     database
         ``postgresql+psycopg://...`` for records on a PostgreSQL server; empty for a DuckDB file in
         the home.
+    requests
+        How many requests its API answers.
     """
 
     home: Path = field(default_factory=home_directory)
@@ -259,6 +292,7 @@ class Settings:
     federation: FederationSettings = field(default_factory=FederationSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     database: str = field(default="", repr=False)
+    requests: RequestSettings = field(default_factory=RequestSettings)
 
     @classmethod
     def load(cls, home: Path | str | None = None) -> Settings:
@@ -288,6 +322,7 @@ class Settings:
             federation=FederationSettings.load(),
             storage=StorageSettings.load(),
             database=os.environ.get("NEURONEXUS_DATABASE", ""),
+            requests=RequestSettings.load(),
         )
 
 

@@ -15,7 +15,7 @@ from tornado import web
 from neuronexus_kernel.errors import InvalidInputError, NeuroNexusError
 from neuronexus_kernel.hub.account_records import OneTimeCode
 from neuronexus_kernel.hub.permissions import SCOPES
-from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.context import context_of, source_of, visitor_of
 from neuronexus_server.pages import SIGN_IN, Page
 
 ACCOUNT = "neuronexus/account"
@@ -161,7 +161,7 @@ class ResetPage(Page):
         context.touch()
         code = self.get_body_argument("code", "").strip()
         password = self.get_body_argument("password", "", strip=False)
-        hub = context.hub.visitor(source=self.request.remote_ip or "")
+        hub = context.hub.visitor(source=source_of(self))
         try:
             async with context.password_checks:
                 await context.call(hub.reset_password, code, password)

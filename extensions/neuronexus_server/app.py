@@ -17,20 +17,17 @@ from jupyter_server.utils import url_path_join
 from traitlets import Instance
 
 from neuronexus_kernel.errors import ForbiddenError
-from neuronexus_kernel.hub.routes import STREAM
 from neuronexus_server.account_pages import account_handlers
-from neuronexus_server.archives import archive_handlers
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
 from neuronexus_server.context import SETTING, HubContext
 from neuronexus_server.dashboard import dashboard_handlers, find_dashboard
-from neuronexus_server.gateway import PATTERN, GatewayHandler
 from neuronexus_server.guard import GuardedConnection
-from neuronexus_server.handlers import api_handlers
 from neuronexus_server.identity import NeuroNexusIdentityProvider
+from neuronexus_server.interface import interface_handlers
 from neuronexus_server.jupyterhub import JupyterHub, jupyterhub_handlers
 from neuronexus_server.kernels import VisitorKernelManager
 from neuronexus_server.pages import page_handlers
-from neuronexus_server.stream import StreamHandler
+from neuronexus_server.reference import reference_handlers
 
 STATIC = Path(__file__).parent / "static"
 
@@ -91,10 +88,8 @@ def attach(
         )
     server.web_app.settings[SETTING] = context
     handlers: list[tuple[Any, ...]] = [
-        (STREAM, StreamHandler),
-        (PATTERN, GatewayHandler),
-        *archive_handlers(),
-        *api_handlers(),
+        *interface_handlers(),
+        *reference_handlers(),
         *page_handlers(),
         *account_handlers(),
         *jupyterhub_handlers(jupyterhub),

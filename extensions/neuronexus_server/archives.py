@@ -9,27 +9,23 @@ from collections.abc import Callable, Iterator
 from tempfile import TemporaryFile
 from typing import Any
 
+import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
 from tornado.web import stream_request_body
 
-from neuronexus_kernel.errors import AuthenticationError, NeuroNexusError, StoreError
+from neuronexus_kernel.errors import NeuroNexusError, StoreError
 from neuronexus_kernel.hub.archive_blocks import no_room
 from neuronexus_kernel.hub.records import Project
+from neuronexus_kernel.hub.replays import Outcome
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, CAR, Route
 from neuronexus_server.context import context_of, visitor_of
 from neuronexus_server.handlers import ApiHandler, Operation
 from neuronexus_server.streaming import SendsPieces
 
-
-def _operation(route: Route) -> Operation:
-    """Return an operation without its stream, which is the body of the request or the answer."""
-    whole = Operation.of(route)
-    parameters = {name: kind for name, kind in whole.parameters.items() if name != "stream"}
-    return Operation(route, parameters, whole.required - {"stream"})
-
-
-_EXPORT = _operation(Route("export_project", "GET", ARCHIVE.removeprefix(API)))
-_IMPORT = _operation(Route("import_project", "POST", ARCHIVES.removeprefix(API)))
+_EXPORT = Operation.of(Route("export_project", "GET", ARCHIVE.removeprefix(API)), besides="stream")
+_IMPORT = Operation.of(
+    Route("import_project", "POST", ARCHIVES.removeprefix(API)), besides="stream"
+)
 
 
 class ExportHandler(SendsPieces, ApiHandler):
@@ -54,6 +50,12 @@ class ExportHandler(SendsPieces, ApiHandler):
 class ImportHandler(ApiHandler):
     """Takes the archive of a project."""
 
+    takes = ()
+
+    def allowed(self) -> list[str]:
+        """Return the methods that this address knows."""
+        return ["POST"]
+
     def prepare_limit(self) -> int:
         """Return the hub's limit on archives."""
         return context_of(self).archive_limit
@@ -65,10 +67,9 @@ class ImportHandler(ApiHandler):
         await super().prepare()
 
     def check_visitor(self) -> None:
-        """Refuse strangers, so that nothing of what they send is kept."""
+        """Refuse who may not do this, so that nothing of what they send is kept."""
         super().check_visitor()
-        if self.current_user is None:
-            raise AuthenticationError("Sign in before you import a project.")
+        visitor_of(self).admit("import_project")
 
     def data_received(self, chunk: bytes) -> None:
         """Write the next bytes of the body to the file."""
@@ -78,6 +79,8 @@ class ImportHandler(ApiHandler):
         try:
             with no_room():
                 self._file.write(chunk)
+            if self.fingerprint is not None:
+                self.fingerprint.update(chunk)
         except StoreError as error:
             self._refusal = error
             self._file.truncate(0)
@@ -90,7 +93,12 @@ class ImportHandler(ApiHandler):
         self._file.seek(0)
         self._is_read = True
         make: Callable[..., Project] = visitor_of(self).import_project
-        self.answer(await context_of(self).call(make, stream=self._file, **arguments))
+
+        async def act() -> Outcome:
+            project = await context_of(self).call(make, stream=self._file, **arguments)
+            return Outcome(200, msgspec.json.encode(project))
+
+        await self.once("import_project", act)
 
     def status_of(self, error: NeuroNexusError) -> int:
         """Return the HTTP status for an error: a malformed file is the visitor's, not ours."""

@@ -13,7 +13,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from neuronexus_kernel.settings import RequestSettings
 from neuronexus_server.guests import Guests
+from neuronexus_server.rates import Rates
+from neuronexus_server.replaying import Replaying
 from neuronexus_server.stream import Broadcast
 
 if TYPE_CHECKING:
@@ -43,17 +46,27 @@ class HubContext:
         Largest object that may be uploaded, in bytes.
     archive_limit
         Largest archive of a project that may be, in bytes.
+    requests
+        How many requests the API answers.
     external
         Path below the server where one signs in elsewhere; empty where there is no such place.
     """
 
     def __init__(
-        self, hub: LocalHub, *, upload_limit: int, archive_limit: int, external: str = ""
+        self,
+        hub: LocalHub,
+        *,
+        upload_limit: int,
+        archive_limit: int,
+        requests: RequestSettings | None = None,
+        external: str = "",
     ) -> None:
         self.hub = hub
         self.external = external
         self.upload_limit = upload_limit
         self.archive_limit = archive_limit
+        self.rates = Rates(requests or RequestSettings())
+        self.replaying = Replaying(self, hub.replays)
         self.password_checks = asyncio.Semaphore(_PASSWORD_CHECKS)
         self.broadcast = Broadcast(hub.subscribe)
         self.guests = Guests(hub, self.call)
@@ -105,9 +118,14 @@ def context_of(handler: RequestHandler) -> HubContext:
     return context
 
 
+def source_of(handler: RequestHandler) -> str:
+    """Return the address that a request comes from: guesses and requests are counted by it."""
+    return handler.request.remote_ip or ""
+
+
 def visitor_of(handler: RequestHandler) -> LocalHub:
     """Return the hub as the visitor of this request sees it."""
     visitor: LocalHub | None = getattr(handler, "neuronexus_visitor", None)
     if visitor is None:
-        visitor = context_of(handler).hub.visitor(source=handler.request.remote_ip or "")
+        visitor = context_of(handler).hub.visitor(source=source_of(handler))
     return visitor

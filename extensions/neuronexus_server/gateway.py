@@ -54,6 +54,10 @@ _RETRY_SECONDS = 5
 class GatewayHandler(SendsPieces, ApiHandler):
     """Gives raw blocks and CAR files."""
 
+    # A folder is many small blocks; what it may cost at a time is limited by `_MOST_VISITS`.
+    is_rated = False
+    longest = 64 * 1024  # as long as a header may be: the request's own check says what is wrong
+
     @allow_unauthenticated
     async def get(self, rest: str) -> None:
         """Give what the path, the query and the headers ask for."""

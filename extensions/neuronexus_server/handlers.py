@@ -1,17 +1,23 @@
 """The REST API, made from the table of routes and the hub's own type hints.
 
 A handler parses, calls the hub as the visitor, and renders; it holds no rule of its own.  Bodies
-are read as they come and refused once they are too large.
+are read as they come and refused once they are too large.  Listings come page by page
+(`listings`), what changes something may be repeated (`replaying`), and what has not changed is not
+sent again (``ETag``).  Content is `contents`' business.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import math
 import re
 import typing
-from collections.abc import Callable
+from asyncio import Future
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
+from urllib.parse import urlencode
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -27,24 +33,35 @@ from neuronexus_kernel.errors import (
     QuotaError,
 )
 from neuronexus_kernel.hub.hub import Hub
-from neuronexus_kernel.hub.routes import API, CONTENT, RENEWAL, ROUTES, Route
+from neuronexus_kernel.hub.replays import Fingerprint, Outcome
+from neuronexus_kernel.hub.routes import API, RENEWAL, ROUTES, Route
+from neuronexus_kernel.hub.signins import OWNER
 from neuronexus_kernel.settings import MIB
 from neuronexus_server.authorizer import ForMembers
-from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.bodies import json_object
+from neuronexus_server.context import context_of, source_of, visitor_of
+from neuronexus_server.listings import Listing
 from neuronexus_server.problems import Problems
-
-if TYPE_CHECKING:
-    from neuronexus_kernel.hub.local import LocalHub
+from neuronexus_server.rates import Allowance, told
+from neuronexus_server.replaying import HEADER, REPLAYED, key_in
 
 RECORD_LIMIT = 2 * MIB
 """Largest JSON body of a request, in bytes."""
 
+STRANGERS_LIMIT = 16 * 1024
+"""Largest JSON body where it comes from somebody who is not signed in."""
+
+MAX_ADDRESS = 8 * 1024
+"""Longest path and query of a request, in bytes."""
+
 # A body that is too large is read and thrown away; one that is twice too large is cut off.
 _OVERRUN = 16 * MIB
-_CHUNK = MIB
-_CHECK_PASSWORDS = frozenset(
+_WITH_PASSWORDS = frozenset(
     {"login", "register", "add_operator", "change_password", "reset_password"}
 )
+# The parameter by which the next page of a numbered listing is asked for.
+_NUMBERED = {"events": "since", "audit": "before"}
+_SECRETS = frozenset({"password", "current", "new", "code", "invitation"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +76,54 @@ class Operation:
         Types of the method's parameters.
     required
         Parameters without a default.
+    returns
+        Type of what the method returns.
     """
 
     route: Route
     parameters: dict[str, Any]
     required: frozenset[str]
+    returns: Any
 
     @classmethod
-    def of(cls, route: Route) -> Operation:
-        """Read an operation's parameters from the method of `Hub` that it names."""
+    def of(cls, route: Route, *, besides: str = "") -> Operation:
+        """Read an operation's parameters from the method of `Hub` that it names.
+
+        Parameters
+        ----------
+        besides
+            The parameter that comes as the body itself.
+        """
         method = getattr(Hub, route.operation)
         signature = list(inspect.signature(method).parameters.values())[1:]
+        signature = [each for each in signature if each.name != besides]
         hints = get_type_hints(method)
         return cls(
             route,
             {parameter.name: hints[parameter.name] for parameter in signature},
             frozenset(p.name for p in signature if p.default is inspect.Parameter.empty),
+            hints["return"],
         )
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether it returns a list that comes page by page."""
+        is_list = typing.get_origin(self.returns) is list
+        return is_list and self.route.verb == "GET" and "limit" not in self.parameters
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its answer is given once: it holds a credential, or answers to a one-time code.
+
+        A credential is what no representation shows.
+        """
+        shown = dataclasses.fields(self.returns) if dataclasses.is_dataclass(self.returns) else ()
+        return "code" in self.parameters or not all(each.repr for each in shown)
+
+    @property
+    def takes_passwords(self) -> bool:
+        """Whether a password or a one-time code comes with it."""
+        return self.route.operation in _WITH_PASSWORDS
 
     def arguments(self, texts: dict[str, str], values: dict[str, object]) -> dict[str, object]:
         """Convert what a request gave to what the method takes.
@@ -110,9 +158,26 @@ class Operation:
 class ApiHandler(ForMembers, Problems, JupyterHandler):
     """Base of the API's handlers: who is asking, and how much they may send."""
 
+    is_rated = True
+    """Whether its requests count against what a visitor may ask for."""
+
+    takes: tuple[str, ...] = ("application/json",)
+    """Media types of the bodies it reads; empty for any."""
+
+    longest = MAX_ADDRESS
+    """Bytes of the longest address."""
+
+    fingerprint: Fingerprint | None = None
+    """What tells this request from others under its key; who hands its body on adds that."""
+
+    _allowance: Allowance | None = None
+    _received = 0
+    _limit = 0
+
     def prepare_limit(self) -> int:
         """Return how many bytes of body this request may have."""
-        return RECORD_LIMIT
+        is_known = self.request.headers.get("Authorization") or self.request.headers.get("Cookie")
+        return RECORD_LIMIT if is_known else STRANGERS_LIMIT
 
     async def prepare(self) -> None:  # type: ignore[override]
         """Identify the visitor before the body is read.
@@ -127,11 +192,41 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         self.request.connection.set_max_body_size(self._limit + max(self._limit, _OVERRUN))
         context_of(self).touch()
         try:
+            self.check_form()
             await super().prepare()
             await context_of(self).identify(self)
             self.check_visitor()
+            self.check_rate()
+            key = key_in(self.request.headers.get(HEADER))
+            if key is not None and self.request.method in ("POST", "DELETE"):
+                self.fingerprint = Fingerprint(key, self.request.method, self.request.uri or "")
         except (NeuroNexusError, HTTPError) as error:
             self._refusal = error
+
+    def check_form(self) -> None:
+        """Refuse addresses that are too long, and bodies that are not what they seem."""
+        headers = self.request.headers
+        if len(self.request.uri or "") > self.longest:
+            raise HTTPError(414)
+        if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise HTTPError(415)
+        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind and self.takes and self.request.method in ("POST", "PATCH", "PUT"):
+            is_json = "application/json" in self.takes and kind.endswith("+json")
+            if kind not in self.takes and not is_json:
+                raise HTTPError(415)
+
+    def check_rate(self) -> None:
+        """Refuse a visitor who asks too much at once."""
+        name = self.account_name()
+        if not self.is_rated or name == OWNER.name:
+            return
+        allowance = self._allowance = context_of(self).rates.take(name or f"@{source_of(self)}")
+        if allowance is not None and allowance.wait > 0:
+            raise QuotaError(
+                "Too many requests: come again in a moment (see Retry-After). An operator sets "
+                "the limit by NEURONEXUS_REQUESTS_PER_SECOND."
+            )
 
     def check_visitor(self) -> None:
         """Refuse pages of other sites and sign-ins that have ended."""
@@ -142,6 +237,11 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         credentials = visitor_of(self).credentials
         if self.token_authenticated and credentials is not None and credentials.due:
             self.set_header(RENEWAL, "due")
+
+    def account_name(self) -> str:
+        """Return the name of the account that asks; empty for somebody who is not signed in."""
+        account = visitor_of(self).whoami()
+        return "" if account is None else account.name
 
     def data_received(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
@@ -170,11 +270,82 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         if known and not self.token_authenticated:
             super().check_xsrf_cookie()
 
+    async def once(
+        self,
+        operation: str,
+        act: Callable[[], Awaitable[Outcome]],
+        *,
+        body: bytes | None = None,
+        secret: bool = False,
+    ) -> None:
+        """Carry out what is asked for, once if the request names itself by a key, and answer.
+
+        Parameters
+        ----------
+        operation
+            The method of `Hub` that it amounts to: only who may call it now is told what it came
+            to before.
+        body
+            What tells the request from others under its key; by default its body.
+        secret
+            Whether the answer holds a credential.
+        """
+        if self.fingerprint is None:
+            self.send(await act())
+            return
+        context = context_of(self)
+        await context.call(visitor_of(self).admit, operation)
+        self.fingerprint.update(self.body if body is None else body)
+        outcome, was_done = await context.replaying.once(
+            self.account_name(), self.fingerprint, act, secret=secret
+        )
+        if was_done:
+            self.set_header(REPLAYED, "true")
+        self.send(outcome)
+
     def answer(self, result: object) -> None:
         """Send a record as JSON."""
+        self.send(Outcome(200, msgspec.json.encode(result)))
+
+    def send(self, outcome: Outcome) -> None:
+        """Send an answer that is JSON, or nothing."""
+        self.set_status(outcome.status)
+        if outcome.status == 204:
+            self.finish()
+            return
+        # Tornado adds the ETag of an answer to GET, and answers 304 where the visitor has it.
+        is_kept = self.request.method in ("GET", "HEAD")
+        self.set_header("Cache-Control", "private, no-cache" if is_kept else "no-store")
+        self.set_header("Vary", "Authorization, Cookie")
         self.set_header("Content-Type", "application/json")
-        self.set_header("Cache-Control", "no-store")
-        self.finish(msgspec.json.encode(result))
+        self.finish(outcome.body)
+
+    def flush(self, include_footers: bool = False) -> Future[None]:
+        """Say what the visitor may still ask for, as part of the headers."""
+        if self._allowance is not None and not self._headers_written:
+            self.set_header("RateLimit-Policy", context_of(self).rates.policy)
+            self.set_header("RateLimit", told(self._allowance))
+        return super().flush(include_footers)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Write a problem document, and what to do next where a header says it."""
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(self.allowed()))
+        if status_code == 429 and self._allowance is not None and self._allowance.wait > 0:
+            self.set_header("Retry-After", str(max(1, math.ceil(self._allowance.wait))))
+        super().write_error(status_code, **kwargs)
+
+    def allowed(self) -> list[str]:
+        """Return the methods that this address knows."""
+        return ["GET", "HEAD"]
+
+    @allow_unauthenticated
+    async def refuse(self, *_: str, **__: str) -> None:
+        """Answer a method that this address does not know."""
+        self.admit()
+        raise HTTPError(405)
+
+    get = head = post = put = patch = delete = options = refuse
 
     def status_of(self, error: NeuroNexusError) -> int:
         """Return the HTTP status for an error, telling a full quota from a body too large."""
@@ -190,88 +361,73 @@ class OperationHandler(ApiHandler):
         """Take the operations by HTTP method."""
         self._operations = operations
 
+    def allowed(self) -> list[str]:
+        """Return the methods that this address knows."""
+        return [*self._operations, "HEAD"] if "GET" in self._operations else [*self._operations]
+
     @allow_unauthenticated
     async def get(self, **path: str) -> None:
         """Answer a question."""
-        await self._answer(path)
+        operation = self._operation("GET")
+        query = self.query_texts()
+        if not operation.is_listing:
+            found = await self._call(operation, operation.arguments({**query, **path}, {}))
+            self._link_to_more(operation, found)
+            self.answer(found)
+            return
+        listing = Listing(operation.route.operation, query)
+        arguments = operation.arguments({**query, **path}, {}) | listing.arguments
+        page, link = listing.page(await self._call(operation, arguments))
+        if link is not None:
+            self.set_header("Link", f'<{link}>; rel="next"')
+        self.answer(page)
+
+    head = get
 
     @allow_unauthenticated
     async def post(self, **path: str) -> None:
         """Make or change something."""
-        await self._answer(path)
+        operation = self._operation("POST")
+        await self._change(operation, operation.arguments(path, json_object(bytes(self.body))))
 
     @allow_unauthenticated
     async def delete(self, **path: str) -> None:
         """End something."""
-        await self._answer(path)
+        operation = self._operation("DELETE")
+        await self._change(operation, operation.arguments({**self.query_texts(), **path}, {}))
 
-    async def _answer(self, path: dict[str, str]) -> None:
+    async def _change(self, operation: Operation, arguments: dict[str, object]) -> None:
+        async def act() -> Outcome:
+            result = await self._call(operation, arguments)
+            return (
+                Outcome(204, b"") if result is None else Outcome(200, msgspec.json.encode(result))
+            )
+
+        body = _without_secrets(arguments) if operation.takes_passwords else None
+        name = operation.route.operation
+        await self.once(name, act, body=body, secret=operation.is_secret)
+
+    def _operation(self, verb: str) -> Operation:
         self.admit()
-        operation = self._operations.get(self.request.method or "")
+        operation = self._operations.get(verb)
         if operation is None:
             raise HTTPError(405)
-        if operation.route.verb == "POST":
-            texts, values = path, _json_object(bytes(self.body))
-        else:
-            texts, values = {**self.query_texts(), **path}, {}
-        arguments = operation.arguments(texts, values)
-        result = await self._call(visitor_of(self), operation.route.operation, arguments)
-        if operation.parameters is not None and result is None and operation.route.verb != "GET":
-            self.set_status(204)
-            self.finish()
-        else:
-            self.answer(result)
+        return operation
 
-    async def _call(self, hub: LocalHub, name: str, arguments: dict[str, object]) -> object:
-        context = context_of(self)
-        method: Callable[..., object] = getattr(hub, name)
-        if name in _CHECK_PASSWORDS:
+    async def _call(self, operation: Operation, arguments: dict[str, object]) -> Any:
+        context, name = context_of(self), operation.route.operation
+        method: Callable[..., object] = getattr(visitor_of(self), name)
+        if name in _WITH_PASSWORDS:
             async with context.password_checks:
                 return await context.call(method, **arguments)
         return await context.call(method, **arguments)
 
-
-@stream_request_body
-class UploadHandler(ApiHandler):
-    """Takes bytes into the content store."""
-
-    def prepare_limit(self) -> int:
-        """Return the hub's limit on objects."""
-        return context_of(self).upload_limit
-
-    def check_visitor(self) -> None:
-        """Refuse strangers, so that nothing of what they send is kept."""
-        super().check_visitor()
-        if self.request.method == "POST" and self.current_user is None:
-            raise AuthenticationError("Sign in before you upload.")
-
-    @allow_unauthenticated
-    async def post(self) -> None:
-        """Store the body under its CID."""
-        self.admit()
-        arguments = _PUT.arguments(self.query_texts(), {"data": b""})
-        arguments["data"] = bytes(self.body)
-        self.body = bytearray()
-        self.answer(await context_of(self).call(visitor_of(self).put, **arguments))
-
-
-class DownloadHandler(ApiHandler):
-    """Gives back the bytes of a root; they are somebody's upload and never shown as a page."""
-
-    @allow_unauthenticated
-    async def get(self, cid: str) -> None:
-        """Send the content of a CID."""
-        self.admit()
-        data = await context_of(self).call(visitor_of(self).get, cid)
-        self.set_header("Content-Type", "application/octet-stream")
-        self.set_header("Content-Disposition", "attachment")
-        self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
-        self.set_header("Cache-Control", "private, max-age=31536000, immutable")
-        self.set_header("Content-Length", str(len(data)))
-        for start in range(0, len(data), _CHUNK):
-            self.write(data[start : start + _CHUNK])
-            await self.flush()
-        self.finish()
+    def _link_to_more(self, operation: Operation, found: Any) -> None:
+        """Lead on from a page of what is numbered and needs no cursor."""
+        parameter = _NUMBERED.get(operation.route.operation)
+        if parameter is not None and found:
+            query = {**self.query_texts(), parameter: found[-1].seq}
+            self.set_header("Link", f'<?{urlencode(query)}>; rel="next"')
 
 
 class UnknownHandler(ApiHandler):
@@ -282,11 +438,11 @@ class UnknownHandler(ApiHandler):
         """Say that there is nothing."""
         raise NotFoundError(f"The API has nothing at {self.request.path}.")
 
-    post = put = delete = patch = head = get
+    post = put = delete = patch = head = options = get
 
 
 def api_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
-    """Return the patterns and handlers of the whole API, streams apart."""
+    """Return the patterns and handlers of the operations, and of what is nothing; the last ones."""
     paths: dict[str, dict[str, Operation]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.verb] = Operation.of(route)
@@ -294,30 +450,20 @@ def api_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
         (API + re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", path), OperationHandler, {"operations": verbs})
         for path, verbs in paths.items()
     ]
-    handlers.append((CONTENT, UploadHandler, {}))
-    handlers.append((f"{CONTENT}/(?P<cid>[^/]+)", DownloadHandler, {}))
     handlers.append((f"{API}(?:/.*)?", UnknownHandler, {}))
     return handlers
 
 
-_PUT = Operation.of(Route("put", "POST", "/content"))
+def _without_secrets(arguments: dict[str, object]) -> bytes:
+    """Return what may be kept a trace of: a password must not be, not even by its hash."""
+    shown = {name: value for name, value in arguments.items() if name not in _SECRETS}
+    return msgspec.json.encode(shown, order="sorted")
 
 
 def _convert(value: object, kind: Any, name: str, *, strict: bool = False) -> object:
     if isinstance(value, str) and (kind is str or str in get_args(kind)):
         return value  # a text that reads like a number or like null stays a text
-    if typing.get_origin(kind) is None and kind is bytes:
-        return value
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"{name}: {error}.") from None
-
-
-def _json_object(body: bytes) -> dict[str, object]:
-    if not body:
-        return {}
-    try:
-        return msgspec.json.decode(body, type=dict[str, object])
-    except msgspec.MsgspecError as error:
-        raise InvalidInputError(f"The body must be one JSON object: {error}.") from None

@@ -19,7 +19,7 @@ from traitlets import default
 
 from neuronexus_kernel.errors import AuthenticationError
 from neuronexus_server.authorizer import Renews, is_open_to_members
-from neuronexus_server.context import context_of
+from neuronexus_server.context import context_of, source_of
 
 if TYPE_CHECKING:
     from jupyter_server.base.handlers import JupyterHandler
@@ -85,7 +85,7 @@ class NeuroNexusIdentityProvider(IdentityProvider):
         context = context_of(handler)
         try:
             visitor: LocalHub = await context.call(
-                context.hub.visitor, token, source=handler.request.remote_ip or ""
+                context.hub.visitor, token, source=source_of(handler)
             )
             if header is None and isinstance(handler, Renews) and visitor.credentials.due:
                 self.sign_in(handler, await context.call(visitor.renew))

@@ -27,7 +27,7 @@ from neuronexus_kernel.errors import (
     HubUnavailableError,
     NeuroNexusError,
 )
-from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.context import context_of, source_of, visitor_of
 from neuronexus_server.pages import SignInPage
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class FromJupyterHub(ToJupyterHub):
             )
             if self.current_user is not None:
                 await context.call(visitor_of(self).logout)
-            hub = context.hub.visitor(source=self.request.remote_ip or "")
+            hub = context.hub.visitor(source=source_of(self))
             session = await context.call(hub.login_by, PROVIDER, name)
         except NeuroNexusError as error:
             self.set_status(error.status)

@@ -163,6 +163,7 @@ class _HubServer:
         self._context = HubContext(
             self._hub,
             upload_limit=self._settings.upload_limit,
+            requests=self._settings.requests,
             archive_limit=self._settings.archive_limit,
             external=START if jupyterhub is not None else "",
         )

@@ -17,7 +17,7 @@ from tornado.web import HTTPError
 
 from neuronexus_kernel.errors import NeuroNexusError
 from neuronexus_server.authorizer import ForMembers, Renews
-from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.context import context_of, source_of, visitor_of
 from neuronexus_server.templating import render
 
 Mode = Literal["login", "register"]
@@ -100,7 +100,7 @@ class SignInPage(Page):
         context.touch()
         if self.current_user is not None:
             await context.call(visitor_of(self).logout)
-        hub = context.hub.visitor(source=self.request.remote_ip or "")
+        hub = context.hub.visitor(source=source_of(self))
         try:
             async with context.password_checks:
                 if form.mode == "register":

@@ -17,16 +17,15 @@ import atexit
 import getpass
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyter_server.utils import url_path_join
 
 from neuronexus_kernel.errors import AuthenticationError, HubUnavailableError
 from neuronexus_kernel.hub.permissions import SCOPES
 from neuronexus_kernel.hub.process import HubAddress, remove_address, write_address
-from neuronexus_kernel.hub.routes import STREAM
 from neuronexus_kernel.settings import Settings
-from neuronexus_server.context import SETTING, HubContext
+from neuronexus_server.context import SETTING, HubContext, source_of
 
 if TYPE_CHECKING:
     from jupyter_server.base.handlers import JupyterHandler
@@ -43,8 +42,13 @@ _HEADER = re.compile(r"(?:bearer|token)\s+(\S+)\s*", re.IGNORECASE)
 class PersonalContext(HubContext):
     """A hub whose visitors Jupyter has let in already."""
 
-    def __init__(self, hub: LocalHub, *, upload_limit: int) -> None:
-        super().__init__(hub, upload_limit=upload_limit)
+    def __init__(self, hub: LocalHub, settings: Settings) -> None:
+        super().__init__(
+            hub,
+            upload_limit=settings.upload_limit,
+            archive_limit=settings.archive_limit,
+            requests=settings.requests,
+        )
         self._token: str | None = None
 
     async def identify(self, handler: JupyterHandler) -> None:
@@ -55,7 +59,7 @@ class PersonalContext(HubContext):
         AuthenticationError
             If it is neither.
         """
-        source = handler.request.remote_ip or ""
+        source = source_of(handler)
         if handler.current_user is not None:
             handler.neuronexus_visitor = await self.call(self.myself, source)
         else:
@@ -94,9 +98,7 @@ class PersonalContext(HubContext):
 def load(server: ServerApp) -> None:
     """Serve the hub of the home from a personal Jupyter server, unless another process does."""
     from neuronexus_kernel.hub.local import LocalHub
-    from neuronexus_server.gateway import PATTERN, GatewayHandler
-    from neuronexus_server.handlers import api_handlers
-    from neuronexus_server.stream import StreamHandler
+    from neuronexus_server.interface import interface_handlers
 
     settings = Settings.load()
     try:
@@ -104,16 +106,11 @@ def load(server: ServerApp) -> None:
     except HubUnavailableError as error:
         server.log.warning("NeuroNexus: %s", error)
         return
-    context = PersonalContext(hub, upload_limit=settings.upload_limit)
+    context = PersonalContext(hub, settings)
     server.web_app.settings[SETTING] = context
     base = server.web_app.settings["base_url"]
-    handlers: list[tuple[Any, ...]] = [
-        (STREAM, StreamHandler),
-        (PATTERN, GatewayHandler),
-        *api_handlers(),
-    ]
     server.web_app.add_handlers(
-        ".*$", [(url_path_join(base, pattern), *rest) for pattern, *rest in handlers]
+        ".*$", [(url_path_join(base, pattern), *rest) for pattern, *rest in interface_handlers()]
     )
 
     def close() -> None:
@@ -123,6 +120,7 @@ def load(server: ServerApp) -> None:
 
     def ready() -> None:
         hub.start_evaluator()
+        hub.start_sharing()
         address = f"http://127.0.0.1:{server.port}{base.rstrip('/')}"
         write_address(settings.home, HubAddress(address, os.getpid(), hub.owner_token))
         os.environ["NEURONEXUS_HUB"] = address

@@ -18,6 +18,12 @@ _BY_STATUS = {
     403: ("permission", "You may not do this."),
     404: ("not-found", "There is nothing at this address."),
     405: ("invalid-input", "This address does not know that method."),
+    414: ("invalid-input", "The address is too long."),
+    415: (
+        "invalid-input",
+        "The body must come as it is, without Content-Encoding, and as the media type that this "
+        "address takes: application/json, unless its documentation says otherwise.",
+    ),
 }
 
 

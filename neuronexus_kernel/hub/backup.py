@@ -10,7 +10,9 @@ afterwards.  Content is stored before it is recorded and kept from then on, so t
 records name is there.  A backup appears under its name when it is whole, and on the disk.
 
 It holds password hashes and held-out data: it is for its owner alone.  The files of federations
-that are being served are not in it; they end as interrupted.
+that are being served are not in it; they end as interrupted.  Nor is what is only under way:
+unfinished uploads, and the answers that are kept for requests that may be repeated.  Such a request
+would be carried out anew: what it made may be later than the backup.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 STORES = ("content", "sealed")
 
+_LEFT_OUT = (schema.revision, schema.replays)
 _TOGETHER = 1000
 _TYPES: dict[str, Any] = {
     "amount": schema.Amount(),
@@ -145,7 +148,7 @@ def _write_records(tx: Transaction, folder: Path, created: str) -> _Manifest:
     tables = {
         table.name: _write_table(tx, table, folder / f"{table.name}.jsonl")
         for table in schema.metadata.sorted_tables
-        if table is not schema.revision
+        if table not in _LEFT_OUT
     }
     flush(folder)
     counters = schema.counters.c

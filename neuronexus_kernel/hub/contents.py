@@ -11,30 +11,34 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import sqlalchemy as sa
 
 from neuronexus_kernel.content import CID, Visibility, dagcbor
-from neuronexus_kernel.content.cid import DAG_CBOR
+from neuronexus_kernel.content.cid import DAG_CBOR, DAG_PB, RAW
 from neuronexus_kernel.datasets import Dataset
 from neuronexus_kernel.errors import (
     AuthenticationError,
     ContentError,
     InvalidInputError,
+    MalformedError,
     NotFoundError,
     QuotaError,
     RecipeError,
+    StoreError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
 from neuronexus_kernel.hub import pins, reach, schema, titles
 from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
 from neuronexus_kernel.models import Architecture
 from neuronexus_kernel.storage import ContentStore
 from neuronexus_kernel.storage.car import encode_car
 from neuronexus_kernel.storage.dag import Block
+from neuronexus_kernel.storage.files import MAX_BLOCK
 from neuronexus_kernel.storage.sending import stream_of
 
 
@@ -66,7 +70,7 @@ class Contents:
     def put(
         self,
         actor: Account,
-        data: bytes,
+        data: bytes | BinaryIO,
         *,
         name: str,
         kind: str,
@@ -77,20 +81,17 @@ class Contents:
         """Store bytes and record their root; see `Hub.put`."""
         if visibility not in set(Visibility):
             raise InvalidInputError(f"visibility is public, project or sealed, not {visibility!r}.")
-        if len(data) > self._limit:
-            raise QuotaError(
-                f"The object has {len(data):,} bytes; this hub accepts {self._limit:,} at most."
-            )
+        given = _Counted(data, self._limit)
         store = self._sealed if visibility == "sealed" else self._content
         if codec == "dag-cbor":
-            cid = store.put_node(dagcbor.decode(data), name=pins.OWN)
+            cid = store.put_node(dagcbor.decode(_short(given)), name=pins.OWN)
         elif codec == "file":
-            cid = store.add(data, name=pins.OWN)
+            cid = store.add(given.source, name=pins.OWN)
         elif codec == "car" and visibility == "sealed":
             # It may lean on blocks that are here, and so would tell whether guessed ones are.
             raise InvalidInputError("Sealed content comes as a file or a document, not as CAR.")
         elif codec == "car":
-            cid = _only_root(store.import_car(io.BytesIO(data), name=pins.OWN))
+            cid = self._import_car(given.stream)
         else:
             raise InvalidInputError(f"codec is 'file', 'dag-cbor' or 'car', not {codec!r}.")
         root = Root(
@@ -98,7 +99,7 @@ class Contents:
             name=name[:200],
             kind=kind[:40],
             visibility=visibility,
-            size=len(data),
+            size=given.size,
             owner=actor.name,
             created="",
             license=license[:200],
@@ -110,6 +111,14 @@ class Contents:
             return titles.described(tx, known)
 
         return self._database.write(change)
+
+    def _import_car(self, stream: BinaryIO) -> CID:
+        try:
+            return _only_root(self._content.import_car(stream, name=pins.OWN))
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # The disk is full, or broken.
+            raise MalformedError(str(error)) from None
 
     def record(self, tx: Transaction, root: Root) -> Root:
         """Record a root, unless it is there already; return it as recorded."""
@@ -145,6 +154,14 @@ class Contents:
         self._check_visible(actor, name)
         return self._content.get(name)
 
+    def open(self, actor: Account | None, cid: str) -> BinaryIO:
+        """Return a stream of a root that the visitor may see, with ``seek``."""
+        root = CID.parse(cid)
+        self._check_visible(actor, str(root))
+        # What is no file is one block.
+        is_file = root.codec in (RAW, DAG_PB)
+        return self._content.open(root) if is_file else io.BytesIO(self._content.get(root))
+
     def blocks(self, actor: Account | None) -> VisibleBlocks:
         """Return the single blocks that the visitor may read."""
         return self._reach.reader(actor)
@@ -157,6 +174,7 @@ class Contents:
         name: str | None = None,
         owner: str | None = None,
         text: str | None = None,
+        window: Window | None = None,
     ) -> list[Root]:
         """Return the roots that the visitor may see, newest first; see `Hub.roots`."""
         roots = schema.roots
@@ -169,11 +187,11 @@ class Contents:
             license = sa.func.coalesce(schema.titles.c.license, "")
             found = [column.icontains(text, autoescape=True) for column in (*columns, license)]
             query = query.where(sa.or_(*found))
-        rows = self._database.read(lambda tx: tx.all(query))
-        first = {(row.cid, row.visibility): row for row in reversed(rows)}
+        order = (roots.c.created, roots.c.cid, roots.c.visibility)
+        query = windowed(query, window, *order, newest_first=True)
         return [
             replace(_root(row), number=row.number or 0, license=row.license or "")
-            for row in dict.fromkeys(first[row.cid, row.visibility] for row in rows)
+            for row in self._database.read(lambda tx: tx.all(query))
         ]
 
     def history(self, actor: Account | None, name: str, owner: str | None) -> list[Root]:
@@ -326,6 +344,78 @@ class Contents:
     def dataset(self, cid: str, *, sealed: bool = False) -> Dataset:
         """Return the data set stored under a CID."""
         return Dataset.decode(self.bytes_of(cid, sealed=sealed))
+
+
+class _Counted(io.RawIOBase):
+    """What is to be stored: bytes as they are, or a stream that is counted while it is read.
+
+    Parameters
+    ----------
+    data
+        The bytes, or a stream in binary mode.
+    limit
+        The most bytes that there may be.
+
+    Raises
+    ------
+    QuotaError
+        If there are more; a stream raises it when it is read.
+    """
+
+    def __init__(self, data: bytes | BinaryIO, limit: int) -> None:
+        self._data = data
+        self._limit = limit
+        self.size = 0
+        if isinstance(data, bytes):
+            self._count(len(data))
+
+    @property
+    def source(self) -> bytes | BinaryIO:
+        """Bytes where bytes were given: a store keeps them without a copy."""
+        return self._data if isinstance(self._data, bytes) else cast("BinaryIO", self)
+
+    @property
+    def stream(self) -> BinaryIO:
+        """A stream in any case."""
+        return io.BytesIO(self._data) if isinstance(self._data, bytes) else cast("BinaryIO", self)
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes and count them."""
+        assert not isinstance(self._data, bytes)
+        room = memoryview(buffer)
+        piece = self._data.read(len(room))
+        if not isinstance(piece, bytes):
+            raise InvalidInputError(
+                f"The stream gives {type(piece).__name__}; open it in binary, blocking mode."
+            )
+        room[: len(piece)] = piece
+        self._count(len(piece))
+        return len(piece)
+
+    def _count(self, more: int) -> None:
+        self.size += more
+        if self.size > self._limit:
+            raise QuotaError(
+                f"The object has {self.size:,} bytes or more; this hub accepts {self._limit:,} "
+                "at most."
+            )
+
+
+def _short(given: _Counted) -> bytes:
+    """Return all of a document, which is one block."""
+    source = given.source
+    if isinstance(source, bytes):
+        return source
+    whole = b""
+    while len(whole) <= MAX_BLOCK and (piece := source.read(MAX_BLOCK + 1 - len(whole))):
+        whole += piece
+    if len(whole) > MAX_BLOCK:
+        raise ContentError(f"A document is one block, of {MAX_BLOCK:,} bytes at most.")
+    return whole
 
 
 def _sights(actor: Account | None) -> list[str]:

@@ -24,6 +24,7 @@ from neuronexus_kernel.errors import (
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.payloads import Payloads
 from neuronexus_kernel.hub.projects import find_project
 from neuronexus_kernel.hub.records import Account, Contribution, NewContribution, Share
@@ -159,15 +160,16 @@ class Contributions:
         """Return a contribution by id."""
         return self._database.read(lambda tx: self._record(tx, find_contribution(tx, contribution)))
 
-    def all(self, project: str | None) -> list[Contribution]:
+    def all(self, project: str | None, window: Window | None = None) -> list[Contribution]:
         """Return contributions, oldest first."""
         contributions = schema.contributions
 
         def query(tx: Transaction) -> list[Contribution]:
-            rows = sa.select(contributions).order_by(contributions.c.created, contributions.c.id)
+            rows = sa.select(contributions)
             if project is not None:
                 rows = rows.where(contributions.c.project == find_project(tx, project).id)
-            return [self._record(tx, row) for row in tx.all(rows)]
+            found = windowed(rows, window, contributions.c.created, contributions.c.id)
+            return [self._record(tx, row) for row in tx.all(found)]
 
         return self._database.read(query)
 

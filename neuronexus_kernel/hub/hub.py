@@ -53,7 +53,7 @@ class Hub(AccountsHub, Protocol):
 
     def put(
         self,
-        data: bytes,
+        data: bytes | BinaryIO,
         *,
         name: str = "",
         kind: str = "file",
@@ -66,9 +66,9 @@ class Hub(AccountsHub, Protocol):
         Parameters
         ----------
         data
-            The bytes: a file (profile ``unixfs-v1-2025``); one canonical DAG-CBOR document when
-            `codec` is ``"dag-cbor"``; or a CAR file with one root, such as a folder, when it is
-            ``"car"``.
+            The bytes, or a stream of them in binary mode, which may be larger than memory: a
+            file (profile ``unixfs-v1-2025``); one canonical DAG-CBOR document when `codec` is
+            ``"dag-cbor"``; or a CAR file with one root, such as a folder, when it is ``"car"``.
         name
             Other content under the same name of the same account is a new version of it; see
             `history`.

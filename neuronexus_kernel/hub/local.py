@@ -31,6 +31,7 @@ from neuronexus_kernel.hub.identity import Identity
 from neuronexus_kernel.hub.local_accounts import LocalAccounts
 from neuronexus_kernel.hub.maintainers import Maintainers
 from neuronexus_kernel.hub.network import Presence, describe
+from neuronexus_kernel.hub.paging import Window
 from neuronexus_kernel.hub.permissions import enforced
 from neuronexus_kernel.hub.projects import Projects
 from neuronexus_kernel.hub.reach import VisibleBlocks
@@ -50,6 +51,7 @@ from neuronexus_kernel.hub.records import (
     NewFederation,
     NewProject,
     NewRun,
+    NewUpload,
     Project,
     Root,
     Round,
@@ -58,12 +60,14 @@ from neuronexus_kernel.hub.records import (
     Sight,
     Version,
 )
+from neuronexus_kernel.hub.replays import Replays
 from neuronexus_kernel.hub.runs import Runs
 from neuronexus_kernel.hub.secret import derive, session_secret
 from neuronexus_kernel.hub.sharing import Sharing
 from neuronexus_kernel.hub.signins import OWNER, SignIns
 from neuronexus_kernel.hub.throttle import Throttle
 from neuronexus_kernel.hub.tokens import Tokens
+from neuronexus_kernel.hub.uploads import OwnUploads, Uploads
 from neuronexus_kernel.hub.workers import ChildProcessExecutor
 from neuronexus_kernel.settings import Settings
 from neuronexus_kernel.storage import LocalStore
@@ -112,6 +116,12 @@ class Services:
             sync=settings.storage.fsync == "always",
         )
         self.contents.when_public(self.sharing.note)
+        self.uploads = Uploads(
+            stores / "uploads",
+            limit=settings.upload_limit,
+            sync=settings.storage.fsync == "always",
+        )
+        self.replays = Replays(self.database)
         self.secret = session_secret(settings.home, settings.accounts.secret)
         self.signins = SignIns(self.database, settings.accounts)
         self.codes = Codes(self.database)
@@ -228,6 +238,37 @@ class LocalHub(LocalAccounts):
         """Return the single blocks that the visitor may read, for a gateway."""
         return self._services.contents.blocks(self._viewer())
 
+    def stream(self, cid: str) -> BinaryIO:
+        """Return what `get` gives as a stream, for a download."""
+        self.admit("get")
+        return self._services.contents.open(self._viewer(), cid)
+
+    @property
+    def spool(self) -> Path:
+        """Folder for what is arriving, on the disk where it will stay."""
+        return self._services.uploads.folder
+
+    @property
+    def replays(self) -> Replays:
+        """What requests that may be repeated came to."""
+        return self._services.replays
+
+    def uploads(self) -> OwnUploads:
+        """Return the visitor's uploads that arrive in parts; they amount to a `put`."""
+        self.admit("put")
+
+        def put(stream: BinaryIO, new: NewUpload) -> Root:
+            return self.put(
+                stream,
+                name=new.name,
+                kind=new.kind,
+                visibility=new.visibility,
+                codec=new.codec,
+                license=new.license,
+            )
+
+        return OwnUploads(self._services.uploads, self._actor(), put)
+
     def archive(self, project: str, *, sealed: bool = False) -> Iterator[bytes]:
         """Give what `export_project` writes piece by piece, for a download."""
         self.admit("export_project")
@@ -254,7 +295,7 @@ class LocalHub(LocalAccounts):
 
     def put(
         self,
-        data: bytes,
+        data: bytes | BinaryIO,
         *,
         name: str = "",
         kind: str = "file",
@@ -284,10 +325,11 @@ class LocalHub(LocalAccounts):
         name: str | None = None,
         owner: str | None = None,
         text: str | None = None,
+        window: Window | None = None,
     ) -> list[Root]:
         """See `Hub.roots`."""
         return self._services.contents.roots(
-            self._viewer(), kind=kind, name=name, owner=owner, text=text
+            self._viewer(), kind=kind, name=name, owner=owner, text=text, window=window
         )
 
     def history(self, name: str, *, owner: str | None = None) -> list[Root]:
@@ -318,9 +360,9 @@ class LocalHub(LocalAccounts):
         """See `Hub.projects`."""
         return self._services.projects.all()
 
-    def versions(self, project: str) -> list[Version]:
+    def versions(self, project: str, *, window: Window | None = None) -> list[Version]:
         """See `Hub.versions`."""
-        return self._services.projects.versions(project)
+        return self._services.projects.versions(project, window)
 
     def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
         """See `Hub.export_project`."""
@@ -358,9 +400,9 @@ class LocalHub(LocalAccounts):
         """See `Hub.run`."""
         return self._services.runs.get(run)
 
-    def runs(self, project: str) -> list[Run]:
+    def runs(self, project: str, *, window: Window | None = None) -> list[Run]:
         """See `Hub.runs`."""
-        return self._services.runs.all(project)
+        return self._services.runs.all(project, window)
 
     def start_federation(self, federation: NewFederation) -> Federation:
         """See `Hub.start_federation`."""
@@ -394,9 +436,11 @@ class LocalHub(LocalAccounts):
         """See `Hub.contribution`."""
         return self._services.contributions.get(contribution)
 
-    def contributions(self, *, project: str | None = None) -> list[Contribution]:
+    def contributions(
+        self, *, project: str | None = None, window: Window | None = None
+    ) -> list[Contribution]:
         """See `Hub.contributions`."""
-        return self._services.contributions.all(project)
+        return self._services.contributions.all(project, window)
 
     def confirm(self, contribution: str) -> Contribution:
         """See `Hub.confirm`."""
@@ -410,9 +454,11 @@ class LocalHub(LocalAccounts):
         """See `Hub.balance`."""
         return self._services.tokens.balance(account)
 
-    def ledger_lines(self, *, account: str | None = None) -> list[LedgerLine]:
+    def ledger_lines(
+        self, *, account: str | None = None, window: Window | None = None
+    ) -> list[LedgerLine]:
         """See `Hub.ledger_lines`."""
-        return self._services.tokens.lines(account)
+        return self._services.tokens.lines(account, window)
 
     def verify_ledger(self) -> LedgerStatus:
         """See `Hub.verify_ledger`."""

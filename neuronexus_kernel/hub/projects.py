@@ -24,6 +24,7 @@ from neuronexus_kernel.federation.weights import check_data, check_loss
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.records import Account, NewProject, Project, Version
 from neuronexus_kernel.models import weights as weights_format
 
@@ -110,17 +111,14 @@ class Projects:
         query = sa.select(schema.projects).order_by(schema.projects.c.created)
         return self._database.read(lambda tx: [self._record(tx, row) for row in tx.all(query)])
 
-    def versions(self, name: str) -> list[Version]:
+    def versions(self, name: str, window: Window | None = None) -> list[Version]:
         """Return a project's versions, oldest first."""
         versions = schema.versions
 
         def query(tx: Transaction) -> list[Version]:
             project = find_project(tx, name)
-            rows = tx.all(
-                sa.select(versions)
-                .where(versions.c.project == project.id)
-                .order_by(versions.c.number)
-            )
+            found = sa.select(versions).where(versions.c.project == project.id)
+            rows = tx.all(windowed(found, window, versions.c.number))
             return [version_record(row, project.head) for row in rows]
 
         return self._database.read(query)

@@ -79,6 +79,45 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpload:
+    """An object that will arrive in parts; see `Hub.put` for what it says of it.
+
+    Attributes
+    ----------
+    size
+        How many bytes it has; None where that is not known yet.
+    """
+
+    size: int | None = None
+    name: str = ""
+    kind: str = "file"
+    visibility: Sight = "public"
+    codec: Codec = "file"
+    license: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """How far an upload has come.
+
+    Attributes
+    ----------
+    offset
+        How many bytes are here; the next part begins there.
+    complete
+        Whether it was stored.
+    expires
+        When it is removed, unless somebody goes on with it.
+    """
+
+    id: str
+    offset: int
+    size: int | None
+    complete: bool
+    expires: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
     """An account's promise to keep content on the hub."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, get_origin
 from urllib.parse import quote
 
 import msgspec
 
 from neuronexus_kernel.errors import InvalidInputError
+from neuronexus_kernel.hub.account_records import OneTimeCode
 from neuronexus_kernel.hub.records import (
     Backup,
     Balance,
@@ -36,17 +37,20 @@ from neuronexus_kernel.hub.records import (
     Round,
     Run,
     RunResult,
+    Session,
     Sight,
     Version,
 )
 from neuronexus_kernel.hub.remote_accounts import RemoteAccounts
+from neuronexus_kernel.hub.remote_uploads import IN_ONE_PIECE, send_in_parts
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, BY_OPERATION, CONTENT
 from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
 from neuronexus_kernel.storage.interface import BlockReader
 
 T = TypeVar("T")
 
-# Repeating these has the effect of doing them once: the caller names what it makes.
+# Repeating these has the effect of doing them once, because the caller names what it makes: they
+# need no idempotency key.
 _REPEATABLE = frozenset(
     {
         "create_project",
@@ -62,6 +66,10 @@ _REPEATABLE = frozenset(
         "disable",
     }
 )
+# What ends, or is good for one time only.
+_ONCE = frozenset({"logout", "reset_password"})
+# These hold credentials, which the hub does not keep to give them twice.
+_SECRET = (Session, OneTimeCode)
 # A stream that lasted this long was a good one: its end is the first failure again.
 _SETTLED = 5.0
 
@@ -99,7 +107,7 @@ class RemoteHub(RemoteAccounts):
 
     def put(
         self,
-        data: bytes,
+        data: bytes | BinaryIO,
         *,
         name: str = "",
         kind: str = "file",
@@ -115,7 +123,9 @@ class RemoteHub(RemoteAccounts):
             "codec": codec,
             "license": license,
         }
-        return self._transport.ask("POST", CONTENT, Root, query=query, body=data, repeat=True)
+        if isinstance(data, bytes) and len(data) <= IN_ONE_PIECE:
+            return self._transport.ask("POST", CONTENT, Root, query=query, body=data, repeat=True)
+        return send_in_parts(self._transport, data, query)
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""
@@ -344,12 +354,24 @@ class RemoteHub(RemoteAccounts):
         path = API + route.path
         for name in [name for name in given if f"{{{name}}}" in path]:
             path = path.replace(f"{{{name}}}", quote(_text(given.pop(name), name), safe=""))
+        repeat = operation in _REPEATABLE
+        is_keyed = not repeat and operation not in _ONCE and returns not in _SECRET
         if route.verb == "POST":
-            body, repeat = msgspec.json.encode(given), operation in _REPEATABLE
-            return self._transport.ask("POST", path, returns, body=body, repeat=repeat, json=True)
+            return self._transport.ask(
+                "POST",
+                path,
+                returns,
+                body=msgspec.json.encode(given),
+                repeat=repeat,
+                keyed=is_keyed,
+                json=True,
+            )
         query = {name: str(value) for name, value in given.items()}
-        repeat = route.verb == "GET"
-        return self._transport.ask(route.verb, path, returns, query=query, repeat=repeat)
+        if route.verb == "DELETE":
+            return self._transport.ask("DELETE", path, returns, query=query, keyed=is_keyed)
+        if get_origin(returns) is list and "limit" not in given:
+            return self._transport.pages(path, returns, query)
+        return self._transport.ask("GET", path, returns, query=query, repeat=True)
 
 
 def _text(value: object, name: str) -> str:

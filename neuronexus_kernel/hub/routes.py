@@ -15,6 +15,8 @@ from typing import Literal
 API = "/neuronexus/api/v1"
 CONTENT = f"{API}/content"
 STREAM = f"{API}/events/stream"
+UPLOADS = f"{API}/uploads"
+"""Where objects are announced that arrive in parts."""
 ARCHIVE = f"{API}/projects/{{project}}/archive"
 ARCHIVES = f"{API}/archives"
 CAR = "application/vnd.ipld.car"

@@ -18,6 +18,7 @@ from neuronexus_kernel.federation.weights import check_loss
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.projects import add_version, find_project, find_version
 from neuronexus_kernel.hub.records import Account, NewRun, Round, Run, RunResult
 from neuronexus_kernel.models import weights as weights_format
@@ -171,13 +172,13 @@ class Runs:
         """Return a run by id."""
         return self._database.read(lambda tx: self._record(tx, find_run(tx, run)))
 
-    def all(self, project: str) -> list[Run]:
+    def all(self, project: str, window: Window | None = None) -> list[Run]:
         """Return a project's runs, oldest first."""
         runs = schema.runs
 
         def query(tx: Transaction) -> list[Run]:
-            found = find_project(tx, project).id
-            rows = tx.all(sa.select(runs).where(runs.c.project == found).order_by(runs.c.created))
+            found = sa.select(runs).where(runs.c.project == find_project(tx, project).id)
+            rows = tx.all(windowed(found, window, runs.c.created, runs.c.id))
             return [self._record(tx, row) for row in rows]
 
         return self._database.read(query)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
-REVISION = "0003"
+REVISION = "0004"
 """The migration that ends in these tables."""
 
 LEGACY_VERSION = 3
@@ -393,6 +393,17 @@ postings = sa.Table(
     _key("index", sa.BigInteger),
     _key("account"),
     _column("amount", Amount),
+)
+
+replays = sa.Table(
+    "replays",
+    metadata,
+    _key("account"),
+    _key("key_hash", sa.LargeBinary),
+    _column("fingerprint", sa.LargeBinary),
+    _column("status", sa.Integer),
+    _column("body", sa.LargeBinary, nullable=True),
+    _column("created"),
 )
 
 events = sa.Table(

@@ -58,22 +58,26 @@ def described(tx: Transaction, root: Root) -> Root:
 
 
 def titled_roots() -> sa.Select[Any]:
-    """Select all roots, each with the titles that its owner gave it, if any; newest first.
-
-    A root whose owner gave it the same name again after another one occurs several times, its
-    lowest number first.
-    """
+    """Select all roots, each with the first title that its owner gave it, if any."""
     titles, roots = schema.titles, schema.roots
+    told = (titles.c.owner, titles.c.name, titles.c.cid, titles.c.visibility)
+    first = sa.select(*told, sa.func.min(titles.c.number).label("number")).group_by(*told)
+    found = first.subquery()
     same = (
-        (titles.c.owner == roots.c.owner)
-        & (titles.c.name == roots.c.name)
-        & (titles.c.cid == roots.c.cid)
-        & (titles.c.visibility == roots.c.visibility)
+        (found.c.owner == roots.c.owner)
+        & (found.c.name == roots.c.name)
+        & (found.c.cid == roots.c.cid)
+        & (found.c.visibility == roots.c.visibility)
+    )
+    this = (
+        (titles.c.owner == found.c.owner)
+        & (titles.c.name == found.c.name)
+        & (titles.c.number == found.c.number)
     )
     return (
         sa.select(roots, titles.c.number, titles.c.license)
-        .outerjoin(titles, same)
-        .order_by(roots.c.created.desc(), roots.c.cid, titles.c.number)
+        .outerjoin(found, same)
+        .outerjoin(titles, this)
     )
 
 

@@ -16,6 +16,7 @@ from neuronexus_kernel.content import CID, new_id
 from neuronexus_kernel.errors import NotFoundError
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.records import Balance, LedgerLine, LedgerStatus
 from neuronexus_kernel.ledger import EMISSION, Entry, Posting, format_nxs, merkle, verify_log
 
@@ -104,13 +105,13 @@ class Tokens:
             if not name.startswith("nx:")
         ]
 
-    def lines(self, account: str | None) -> list[LedgerLine]:
+    def lines(self, account: str | None, window: Window | None = None) -> list[LedgerLine]:
         """Return postings with their entries, oldest first."""
 
         def query(tx: Transaction) -> list[LedgerLine]:
             if account is not None:
                 _check_account(tx, account)
-            return ledger_lines(tx, account)
+            return ledger_lines(tx, account, window)
 
         return self._database.read(query)
 
@@ -145,16 +146,17 @@ def _check_account(tx: Transaction, account: str) -> None:
         raise NotFoundError(f"There is no account {account!r}; `wb.network()` lists them.")
 
 
-def ledger_lines(tx: Transaction, account: str | None = None) -> list[LedgerLine]:
+def ledger_lines(
+    tx: Transaction, account: str | None = None, window: Window | None = None
+) -> list[LedgerLine]:
     """Return postings with their entries, oldest first; all, or one account's."""
     postings, ledger = schema.postings, schema.ledger
-    query = (
-        sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data)
-        .join(ledger, ledger.c.index == postings.c.index)
-        .order_by(postings.c.index, postings.c.account)
+    query = sa.select(postings.c.index, postings.c.account, postings.c.amount, ledger.c.data).join(
+        ledger, ledger.c.index == postings.c.index
     )
     if account is not None:
         query = query.where(postings.c.account == account)
+    query = windowed(query, window, postings.c.index, postings.c.account)
     return [_line(row) for row in tx.all(query)]
 
 

@@ -9,12 +9,14 @@ representation or a log.
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Callable, Iterator
 from threading import Event as Flag
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from urllib.parse import parse_qsl, quote, urlsplit
+from uuid import uuid4
 
 import msgspec
 
@@ -74,6 +76,7 @@ class Transport:
         self.token = token
         self.renewal_due = False
         self._timeout = timeout
+        self._was_met = False
         self._session: requests.Session | None = None
         self._sockets: set[WebSocket] = set()
         self._lock = Lock()
@@ -91,11 +94,25 @@ class Transport:
         query: dict[str, str] | None = None,
         body: bytes | None = None,
         repeat: bool = False,
+        keyed: bool = False,
         json: bool = False,
     ) -> T:
-        """Send a request and return the record in its answer; see `send`."""
-        content = self.send(verb, path, query=query, body=body, repeat=repeat, json=json)
-        return self._decode(content or b"null", returns)
+        """Send a request and return the record in its answer; see `exchange`."""
+        answer = self.exchange(
+            verb, path, query=query, body=body, repeat=repeat, keyed=keyed, json=json
+        )
+        return self._decode(answer.content or b"null", returns)
+
+    def pages(self, path: str, returns: type[T], query: dict[str, str]) -> T:
+        """Return the whole of a listing, page after page."""
+        found: list[object] = []
+        while True:
+            answer = self.exchange("GET", path, query=query, repeat=True)
+            found.extend(self._decode(answer.content, cast("type[list[object]]", returns)))
+            following = answer.links.get("next")
+            if following is None:
+                return cast("T", found)
+            query = dict(parse_qsl(urlsplit(following["url"]).query, keep_blank_values=True))
 
     def send(
         self,
@@ -107,14 +124,41 @@ class Transport:
         repeat: bool = False,
         json: bool = False,
     ) -> bytes:
-        """Send a request and return the bytes of its answer.
+        """Send a request and return the bytes of its answer; see `exchange`."""
+        answer = self.exchange(verb, path, query=query, body=body, repeat=repeat, json=json)
+        return answer.content
+
+    def exchange(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        repeat: bool = False,
+        keyed: bool = False,
+        json: bool = False,
+        patience: float = 0.0,
+    ) -> requests.Response:
+        """Send a request and return its answer.
+
+        A request that never left is sent again; one that may have arrived only if that does no
+        harm, also where the hub or a proxy before it is busy or away for a moment.
 
         Parameters
         ----------
+        headers
+            Further ones.
         repeat
-            Whether to try again when the connection fails: only where twice is as good as once.
+            Whether twice is as good as once.
+        keyed
+            Whether to name the request by a key, so that the hub carries it out once however
+            often it comes.
         json
             Whether the body is JSON; otherwise it is plain bytes.
+        patience
+            Seconds to wait beyond the time that the size of the body allows for.
 
         Raises
         ------
@@ -125,24 +169,51 @@ class Transport:
         """
         import requests
 
-        headers = {"Accept": "application/json, application/problem+json"}
+        told = {"Accept": "application/json, application/problem+json"}
         if body is not None:
-            headers["Content-Type"] = "application/json" if json else "application/octet-stream"
+            told["Content-Type"] = "application/json" if json else "application/octet-stream"
+        if keyed:
+            told["Idempotency-Key"] = f'"{uuid4()}"'
+        told |= headers or {}
         # A silent peer is waited for longer when a lot has to travel.
-        patience = self._timeout + (len(body) if body else 0) / 1e6
+        patience += self._timeout + (len(body) if body else 0) / 1e6
 
         def attempt() -> requests.Response:
-            return self._request(verb, path, query, headers, patience, data=body)
+            return self._request(verb, path, query, told, patience, data=body)
 
         try:
-            response = _patiently(attempt, requests.ConnectionError) if repeat else attempt()
+            response = self._patiently(attempt, repeat=repeat or keyed)
         except requests.RequestException as error:
             raise self.unreachable(error) from error
         if RENEWAL in response.headers:
             self.renewal_due = True
         if response.status_code >= 300:
             raise self._problem(response.status_code, response.content, sent=len(body or b""))
-        return response.content
+        return response
+
+    def _patiently(
+        self, attempt: Callable[[], requests.Response], *, repeat: bool
+    ) -> requests.Response:
+        """Try until there is an answer, within the time that an answer may take."""
+        import requests
+
+        # A hub that has never answered is probably not there.
+        pauses = iter(PAUSES[:5] if self._was_met else PAUSES[:2])
+        ends = time.monotonic() + self._timeout
+        while True:
+            pause = next(pauses, None)
+            try:
+                response = attempt()
+            except requests.ConnectionError as error:
+                if pause is None or not (repeat or _never_left(error)):
+                    raise
+            else:
+                self._was_met = True
+                pause = _pause_before_asking_again(response, pause, repeat=repeat)
+                if pause is None or time.monotonic() + pause > ends:
+                    return response
+            # Not all at the same time, when a hub comes back that many wait for.
+            time.sleep(pause * random.uniform(0.75, 1.25))
 
     def download(self, path: str, stream: BinaryIO, *, query: dict[str, str]) -> int:
         """Write the bytes of an answer to a stream as they come; return how many; see `send`."""
@@ -344,13 +415,26 @@ def _session(address: str) -> requests.Session:
     return session
 
 
-def _patiently(attempt: Callable[[], T], failure: type[Exception]) -> T:
-    for pause in PAUSES[:2]:
-        try:
-            return attempt()
-        except failure:
-            time.sleep(pause)
-    return attempt()
+def _never_left(error: requests.ConnectionError) -> bool:
+    """Tell whether a request failed before there was a connection."""
+    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
+
+
+def _pause_before_asking_again(
+    response: requests.Response, pause: float | None, *, repeat: bool
+) -> float | None:
+    """Return after how many seconds to send a request again, or None if this is its answer."""
+    after = response.headers.get("Retry-After", "")
+    asked = float(after) if after.isdecimal() else None
+    if response.status_code == 429:
+        return asked  # Nothing was done, and the hub said when to come again.
+    if response.status_code not in (502, 503, 504) or not repeat:
+        return None
+    return asked if pause is None else max(pause, asked or 0.0)
 
 
 def _receive(socket: WebSocket) -> str | bytes:

@@ -141,6 +141,11 @@ class Spool:
         self._places[key] = (self._end, len(block))
         self._end += len(block)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all blocks."""
+        return self._end
+
     def block(self, cid: CID) -> bytes:
         """Return a block, checked again.
 

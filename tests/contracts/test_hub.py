@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -130,6 +131,23 @@ def test_what_was_put_comes_out(person: Person, size: int) -> None:
     assert hub.get(root.cid) == data
     assert (root.size, root.owner) == (size, hub.whoami().name)  # type: ignore[union-attr]
     assert root in hub.roots(kind="test")
+
+
+def test_a_stream_is_kept_like_its_bytes(person: Person) -> None:
+    hub, data = person("ada").hub, secrets.token_bytes(9_000_000)
+    root = hub.put(io.BytesIO(data), name="streamed", kind="weights", license="CC0-1.0")
+    assert (root.name, root.kind, root.size, root.license) == (
+        "streamed",
+        "weights",
+        len(data),
+        "CC0-1.0",
+    )
+    assert hub.put(data).cid == root.cid
+    assert hub.get(root.cid) == data
+    document = dagcbor.encode({"a": 1})
+    assert hub.put(io.BytesIO(document), codec="dag-cbor").cid == str(dagcbor.cid_of({"a": 1}))
+    with pytest.raises(InvalidInputError, match="binary"):
+        hub.put(io.StringIO("text"))  # type: ignore[arg-type]
 
 
 def test_putting_the_same_twice_is_one_root(person: Person) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from neuronexus_kernel.hub.process import HubProcess, start_hub
 from neuronexus_kernel.hub.remote import RemoteHub
+
+if TYPE_CHECKING:
+    from breaking_proxy import BreakingProxy
 
 PASSWORD = "correct horse battery"
 
@@ -110,6 +115,31 @@ def server(home: Path, dashboard: Path) -> Iterator[HubProcess]:
     arguments += ("--upload-limit", str(3 * 1024 * 1024), "--no-warm-kernel")
     with start_hub(home, port=0, arguments=arguments) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def new_proxy() -> Iterator[Callable[[str], BreakingProxy]]:
+    """Return a function that puts a proxy before a hub, whose connections a test can break."""
+    path = Path(__file__).with_name("breaking_proxy.py")
+    spec = importlib.util.spec_from_file_location("breaking_proxy", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    proxies: list[BreakingProxy] = []
+
+    def new_proxy(address: str) -> BreakingProxy:
+        proxies.append(module.BreakingProxy(address))
+        return proxies[-1]
+
+    yield new_proxy
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def proxy(server: HubProcess, new_proxy: Callable[[str], BreakingProxy]) -> BreakingProxy:
+    return new_proxy(server.address)
 
 
 @pytest.fixture(scope="session")
