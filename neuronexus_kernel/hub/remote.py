@@ -40,7 +40,7 @@ from neuronexus_kernel.hub.records import (
     Sight,
     Version,
 )
-from neuronexus_kernel.hub.remote_uploads import IN_ONE_PIECE, send_in_parts
+from neuronexus_kernel.hub.remote_uploads import send_object
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, BY_OPERATION, CONTENT
 from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
 from neuronexus_kernel.storage.interface import BlockReader
@@ -153,9 +153,7 @@ class RemoteHub:
             "codec": codec,
             "license": license,
         }
-        if isinstance(data, bytes) and len(data) <= IN_ONE_PIECE:
-            return self._transport.ask("POST", CONTENT, Root, query=query, body=data, repeat=True)
-        return send_in_parts(self._transport, data, query)
+        return send_object(self._transport, data, query)
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""

@@ -24,7 +24,7 @@ from neuronexus_kernel.errors import (
 from neuronexus_kernel.hub.process import start_hub
 from neuronexus_kernel.hub.records import Account, NewUpload
 from neuronexus_kernel.hub.remote import RemoteHub
-from neuronexus_kernel.hub.remote_uploads import send_in_parts
+from neuronexus_kernel.hub.remote_uploads import send_object
 from neuronexus_kernel.hub.routes import API
 from neuronexus_kernel.hub.uploads import LIFETIME, PER_ACCOUNT, Uploads
 from neuronexus_kernel.storage import cid_of
@@ -253,7 +253,7 @@ def test_an_upload_goes_on_whose_answers_are_lost(ada, roomy, new_proxy):
             return super().read(size)
 
     data = secrets.token_bytes(3 * MIB)
-    root = send_in_parts(hub._transport, Losing(data), {"name": "lost"}, part=MIB)
+    root = send_object(hub._transport, Losing(data), {"name": "lost"}, part=MIB)
     assert root.cid == str(cid_of(data))
     assert proxy.dropped >= 4
     hub.close()
@@ -278,7 +278,7 @@ def test_an_upload_outlives_the_hub(tmp_path, dashboard):
                     again.append(start_hub(tmp_path, port=port, arguments=arguments))
                 return super().read(size)
 
-        root = send_in_parts(hub._transport, Killing(data), {"name": "x"}, part=MIB)
+        root = send_object(hub._transport, Killing(data), {"name": "x"}, part=MIB)
         assert root.cid == str(cid_of(data))
         hub.close()
         with again[0]:
