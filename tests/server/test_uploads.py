@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import time
+import tracemalloc
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,7 @@ from neuronexus_kernel.hub.remote import RemoteHub
 from neuronexus_kernel.hub.remote_uploads import send_object
 from neuronexus_kernel.hub.routes import API
 from neuronexus_kernel.hub.uploads import LIFETIME, PER_ACCOUNT, Uploads
+from neuronexus_kernel.library import Storage
 from neuronexus_kernel.storage import cid_of
 
 MIB = 1024 * 1024
@@ -283,6 +285,26 @@ def test_an_upload_outlives_the_hub(tmp_path, dashboard):
         hub.close()
         with again[0]:
             pass
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_is_added_from_the_disk_is_not_held_in_memory(ada, tmp_path, what):
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "data" / "inner" / f"{number}.bin").write_bytes(secrets.token_bytes(20 * MIB))
+    path = tmp_path / "data"
+    if what == "file":
+        path = tmp_path / "whole.bin"
+        path.write_bytes(secrets.token_bytes(60 * MIB))
+    storage = Storage(ada)
+    tracemalloc.start()
+    try:
+        cid = storage.add(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cid == str(cid_of(path))
+    assert most < 45 * MIB
 
 
 # -- downloads ----------------------------------------------------------------------------------
