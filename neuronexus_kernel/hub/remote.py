@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from neuronexus_kernel.errors import InvalidInputError
+from neuronexus_kernel.hub.patience import PAUSES
 from neuronexus_kernel.hub.records import (
     Account,
     Balance,
@@ -42,7 +43,7 @@ from neuronexus_kernel.hub.records import (
 )
 from neuronexus_kernel.hub.remote_uploads import send_object
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, BY_OPERATION, CONTENT
-from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
+from neuronexus_kernel.hub.transport import Dropped, Transport
 from neuronexus_kernel.storage.interface import BlockReader
 
 T = TypeVar("T")

@@ -21,9 +21,9 @@ from neuronexus_kernel.errors import (
     InvalidInputError,
     NeuroNexusError,
 )
+from neuronexus_kernel.hub.patience import PAUSES
 from neuronexus_kernel.hub.records import Root, Upload
 from neuronexus_kernel.hub.routes import CONTENT, UPLOADS
-from neuronexus_kernel.hub.transport import PAUSES
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub.transport import Transport
