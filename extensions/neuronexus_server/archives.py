@@ -19,7 +19,8 @@ from neuronexus_kernel.hub.records import Project
 from neuronexus_kernel.hub.replays import Outcome
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, CAR, Route
 from neuronexus_server.context import context_of, visitor_of
-from neuronexus_server.handlers import ApiHandler, Operation
+from neuronexus_server.handlers import ApiHandler
+from neuronexus_server.operations import Operation
 from neuronexus_server.streaming import SendsPieces
 
 _EXPORT = Operation.of(Route("export_project", "GET", ARCHIVE.removeprefix(API)), besides="stream")

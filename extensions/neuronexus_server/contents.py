@@ -35,7 +35,8 @@ from neuronexus_kernel.hub.routes import CONTENT, UPLOADS, Route
 from neuronexus_kernel.settings import MIB
 from neuronexus_server.bodies import json_object
 from neuronexus_server.context import context_of, visitor_of
-from neuronexus_server.handlers import ApiHandler, Operation
+from neuronexus_server.handlers import ApiHandler
+from neuronexus_server.operations import Operation
 from neuronexus_server.streaming import SendsPieces
 
 if TYPE_CHECKING:

@@ -8,15 +8,11 @@ sent again (``ETag``).  Content is `contents`' business.
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import math
 import re
-import typing
 from asyncio import Future
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -27,20 +23,19 @@ from tornado.web import HTTPError, stream_request_body
 from neuronexus_kernel.errors import (
     AuthenticationError,
     ForbiddenError,
-    InvalidInputError,
     NeuroNexusError,
     NotFoundError,
     QuotaError,
 )
-from neuronexus_kernel.hub.hub import Hub
 from neuronexus_kernel.hub.replays import Fingerprint, Outcome
-from neuronexus_kernel.hub.routes import API, RENEWAL, ROUTES, Route
+from neuronexus_kernel.hub.routes import API, RENEWAL, ROUTES
 from neuronexus_kernel.hub.signins import OWNER
 from neuronexus_kernel.settings import MIB
 from neuronexus_server.authorizer import ForMembers
 from neuronexus_server.bodies import json_object
 from neuronexus_server.context import context_of, source_of, visitor_of
 from neuronexus_server.listings import Listing
+from neuronexus_server.operations import Operation
 from neuronexus_server.problems import Problems
 from neuronexus_server.rates import Allowance, told
 from neuronexus_server.replaying import HEADER, REPLAYED, key_in
@@ -56,103 +51,8 @@ MAX_ADDRESS = 8 * 1024
 
 # A body that is too large is read and thrown away; one that is twice too large is cut off.
 _OVERRUN = 16 * MIB
-_WITH_PASSWORDS = frozenset(
-    {"login", "register", "add_operator", "change_password", "reset_password"}
-)
 # The parameter by which the next page of a numbered listing is asked for.
 _NUMBERED = {"events": "since", "audit": "before"}
-_SECRETS = frozenset({"password", "current", "new", "code", "invitation"})
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation of the API, ready to be called.
-
-    Attributes
-    ----------
-    route
-        Where it is.
-    parameters
-        Types of the method's parameters.
-    required
-        Parameters without a default.
-    returns
-        Type of what the method returns.
-    """
-
-    route: Route
-    parameters: dict[str, Any]
-    required: frozenset[str]
-    returns: Any
-
-    @classmethod
-    def of(cls, route: Route, *, besides: str = "") -> Operation:
-        """Read an operation's parameters from the method of `Hub` that it names.
-
-        Parameters
-        ----------
-        besides
-            The parameter that comes as the body itself.
-        """
-        method = getattr(Hub, route.operation)
-        signature = list(inspect.signature(method).parameters.values())[1:]
-        signature = [each for each in signature if each.name != besides]
-        hints = get_type_hints(method)
-        return cls(
-            route,
-            {parameter.name: hints[parameter.name] for parameter in signature},
-            frozenset(p.name for p in signature if p.default is inspect.Parameter.empty),
-            hints["return"],
-        )
-
-    @property
-    def is_listing(self) -> bool:
-        """Whether it returns a list that comes page by page."""
-        is_list = typing.get_origin(self.returns) is list
-        return is_list and self.route.verb == "GET" and "limit" not in self.parameters
-
-    @property
-    def is_secret(self) -> bool:
-        """Whether its answer is given once: it holds a credential, or answers to a one-time code.
-
-        A credential is what no representation shows.
-        """
-        shown = dataclasses.fields(self.returns) if dataclasses.is_dataclass(self.returns) else ()
-        return "code" in self.parameters or not all(each.repr for each in shown)
-
-    @property
-    def takes_passwords(self) -> bool:
-        """Whether a password or a one-time code comes with it."""
-        return self.route.operation in _WITH_PASSWORDS
-
-    def arguments(self, texts: dict[str, str], values: dict[str, object]) -> dict[str, object]:
-        """Convert what a request gave to what the method takes.
-
-        Parameters
-        ----------
-        texts
-            Parameters from the path and the query.
-        values
-            Parameters from the JSON body.
-
-        Raises
-        ------
-        InvalidInputError
-            If one is unknown, missing or of the wrong type; the message names it.
-        """
-        given = {**values, **texts}
-        unknown = sorted(given.keys() - self.parameters.keys())
-        missing = sorted(self.required - given.keys())
-        if unknown or missing:
-            names = ", ".join(repr(name) for name in missing or unknown)
-            raise InvalidInputError(
-                f"{self.route.verb} {self.route.path}: "
-                + (f"{names} is missing." if missing else f"there is no parameter {names}.")
-            )
-        converted = {name: _convert(texts[name], self.parameters[name], name) for name in texts}
-        for name in values.keys() - texts.keys():
-            converted[name] = _convert(values[name], self.parameters[name], name, strict=True)
-        return converted
 
 
 class ApiHandler(ForMembers, Problems, JupyterHandler):
@@ -403,7 +303,7 @@ class OperationHandler(ApiHandler):
                 Outcome(204, b"") if result is None else Outcome(200, msgspec.json.encode(result))
             )
 
-        body = _without_secrets(arguments) if operation.takes_passwords else None
+        body = operation.shown(arguments) if operation.takes_passwords else None
         name = operation.route.operation
         await self.once(name, act, body=body, secret=operation.is_secret)
 
@@ -417,7 +317,7 @@ class OperationHandler(ApiHandler):
     async def _call(self, operation: Operation, arguments: dict[str, object]) -> Any:
         context, name = context_of(self), operation.route.operation
         method: Callable[..., object] = getattr(visitor_of(self), name)
-        if name in _WITH_PASSWORDS:
+        if operation.takes_passwords:
             async with context.password_checks:
                 return await context.call(method, **arguments)
         return await context.call(method, **arguments)
@@ -452,18 +352,3 @@ def api_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
     ]
     handlers.append((f"{API}(?:/.*)?", UnknownHandler, {}))
     return handlers
-
-
-def _without_secrets(arguments: dict[str, object]) -> bytes:
-    """Return what may be kept a trace of: a password must not be, not even by its hash."""
-    shown = {name: value for name, value in arguments.items() if name not in _SECRETS}
-    return msgspec.json.encode(shown, order="sorted")
-
-
-def _convert(value: object, kind: Any, name: str, *, strict: bool = False) -> object:
-    if isinstance(value, str) and (kind is str or str in get_args(kind)):
-        return value  # a text that reads like a number or like null stays a text
-    try:
-        return msgspec.convert(value, kind, strict=strict)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"{name}: {error}.") from None

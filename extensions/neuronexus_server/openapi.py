@@ -17,10 +17,10 @@ from neuronexus_kernel.errors import NeuroNexusError
 from neuronexus_kernel.hub.hub import Hub
 from neuronexus_kernel.hub.records import Event, NewUpload, Root, Upload
 from neuronexus_kernel.hub.routes import API, ROUTES
-from neuronexus_server.handlers import Operation
 from neuronexus_server.listings import MOST, USUAL
 from neuronexus_server.openapi_by_hand import KEY, PROBLEM, REF, JsonObject, by_hand
 from neuronexus_server.openapi_words import words_of
+from neuronexus_server.operations import Operation
 
 _ABOUT = """\
 The API of a NeuroNexus hub: projects, training runs, contributions, tokens and content.

@@ -24,12 +24,12 @@ from neuronexus_kernel.errors import (
     InvalidInputError,
     MalformedError,
     NotFoundError,
-    QuotaError,
     RecipeError,
     StoreError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
 from neuronexus_kernel.hub import pins, reach, schema, titles
+from neuronexus_kernel.hub.counting import Counted, whole_of
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
@@ -38,7 +38,6 @@ from neuronexus_kernel.models import Architecture
 from neuronexus_kernel.storage import ContentStore
 from neuronexus_kernel.storage.car import encode_car
 from neuronexus_kernel.storage.dag import Block
-from neuronexus_kernel.storage.files import MAX_BLOCK
 from neuronexus_kernel.storage.sending import stream_of
 
 
@@ -81,10 +80,10 @@ class Contents:
         """Store bytes and record their root; see `Hub.put`."""
         if visibility not in set(Visibility):
             raise InvalidInputError(f"visibility is public, project or sealed, not {visibility!r}.")
-        given = _Counted(data, self._limit)
+        given = Counted(data, self._limit)
         store = self._sealed if visibility == "sealed" else self._content
         if codec == "dag-cbor":
-            cid = store.put_node(dagcbor.decode(_short(given)), name=pins.OWN)
+            cid = store.put_node(dagcbor.decode(whole_of(given)), name=pins.OWN)
         elif codec == "file":
             cid = store.add(given.source, name=pins.OWN)
         elif codec == "car" and visibility == "sealed":
@@ -344,78 +343,6 @@ class Contents:
     def dataset(self, cid: str, *, sealed: bool = False) -> Dataset:
         """Return the data set stored under a CID."""
         return Dataset.decode(self.bytes_of(cid, sealed=sealed))
-
-
-class _Counted(io.RawIOBase):
-    """What is to be stored: bytes as they are, or a stream that is counted while it is read.
-
-    Parameters
-    ----------
-    data
-        The bytes, or a stream in binary mode.
-    limit
-        The most bytes that there may be.
-
-    Raises
-    ------
-    QuotaError
-        If there are more; a stream raises it when it is read.
-    """
-
-    def __init__(self, data: bytes | BinaryIO, limit: int) -> None:
-        self._data = data
-        self._limit = limit
-        self.size = 0
-        if isinstance(data, bytes):
-            self._count(len(data))
-
-    @property
-    def source(self) -> bytes | BinaryIO:
-        """Bytes where bytes were given: a store keeps them without a copy."""
-        return self._data if isinstance(self._data, bytes) else cast("BinaryIO", self)
-
-    @property
-    def stream(self) -> BinaryIO:
-        """A stream in any case."""
-        return io.BytesIO(self._data) if isinstance(self._data, bytes) else cast("BinaryIO", self)
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read some bytes and count them."""
-        assert not isinstance(self._data, bytes)
-        room = memoryview(buffer)
-        piece = self._data.read(len(room))
-        if not isinstance(piece, bytes):
-            raise InvalidInputError(
-                f"The stream gives {type(piece).__name__}; open it in binary, blocking mode."
-            )
-        room[: len(piece)] = piece
-        self._count(len(piece))
-        return len(piece)
-
-    def _count(self, more: int) -> None:
-        self.size += more
-        if self.size > self._limit:
-            raise QuotaError(
-                f"The object has {self.size:,} bytes or more; this hub accepts {self._limit:,} "
-                "at most."
-            )
-
-
-def _short(given: _Counted) -> bytes:
-    """Return all of a document, which is one block."""
-    source = given.source
-    if isinstance(source, bytes):
-        return source
-    whole = b""
-    while len(whole) <= MAX_BLOCK and (piece := source.read(MAX_BLOCK + 1 - len(whole))):
-        whole += piece
-    if len(whole) > MAX_BLOCK:
-        raise ContentError(f"A document is one block, of {MAX_BLOCK:,} bytes at most.")
-    return whole
 
 
 def _sights(actor: Account | None) -> list[str]:

@@ -16,6 +16,7 @@ import msgspec
 
 from neuronexus_kernel.errors import InvalidInputError
 from neuronexus_kernel.hub.account_records import OneTimeCode
+from neuronexus_kernel.hub.patience import PAUSES
 from neuronexus_kernel.hub.records import (
     Backup,
     Balance,
@@ -42,9 +43,9 @@ from neuronexus_kernel.hub.records import (
     Version,
 )
 from neuronexus_kernel.hub.remote_accounts import RemoteAccounts
-from neuronexus_kernel.hub.remote_uploads import IN_ONE_PIECE, send_in_parts
+from neuronexus_kernel.hub.remote_uploads import send_object
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, BY_OPERATION, CONTENT
-from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
+from neuronexus_kernel.hub.transport import Dropped, Transport
 from neuronexus_kernel.storage.interface import BlockReader
 
 T = TypeVar("T")
@@ -123,9 +124,7 @@ class RemoteHub(RemoteAccounts):
             "codec": codec,
             "license": license,
         }
-        if isinstance(data, bytes) and len(data) <= IN_ONE_PIECE:
-            return self._transport.ask("POST", CONTENT, Root, query=query, body=data, repeat=True)
-        return send_in_parts(self._transport, data, query)
+        return send_object(self._transport, data, query)
 
     def get(self, cid: str) -> bytes:
         """See `Hub.get`."""

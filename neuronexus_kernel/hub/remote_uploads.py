@@ -1,6 +1,6 @@
 """Sending large objects to a hub elsewhere: in parts, going on where a connection broke.
 
-The object is announced, its parts are added one after another, and the last request has it
+A large object is announced, its parts are added one after another, and the last request has it
 stored.  One part is held in memory, so that any stream will do, also one that cannot seek.  When a
 connection breaks, the hub is asked how much it has of the part, and the rest is sent.
 """
@@ -21,9 +21,9 @@ from neuronexus_kernel.errors import (
     InvalidInputError,
     NeuroNexusError,
 )
+from neuronexus_kernel.hub.patience import PAUSES
 from neuronexus_kernel.hub.records import Root, Upload
-from neuronexus_kernel.hub.routes import UPLOADS
-from neuronexus_kernel.hub.transport import PAUSES
+from neuronexus_kernel.hub.routes import CONTENT, UPLOADS
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub.transport import Transport
@@ -31,17 +31,14 @@ if TYPE_CHECKING:
 PART = 8 * 1024 * 1024
 """Bytes of a part."""
 
-IN_ONE_PIECE = PART
-"""An object of so many bytes or fewer is sent by one request."""
-
 _STORED_PER_SECOND = 2e6
 """How fast a slow hub stores what has arrived, in bytes: it is waited for that long."""
 
 
-def send_in_parts(
+def send_object(
     transport: Transport, data: bytes | BinaryIO, described: dict[str, str], *, part: int = PART
 ) -> Root:
-    """Send an object, and return its root.
+    """Send an object, and return its root; one that is no larger than a part goes at once.
 
     Parameters
     ----------
@@ -59,14 +56,20 @@ def send_in_parts(
     NeuroNexusError
         What the hub raised.
     """
+    if isinstance(data, bytes) and len(data) <= part:
+        return _at_once(transport, data, described)
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
     size = _size_of(stream)
+    first = _read(stream, part)
+    if len(first) < part:
+        return _at_once(transport, first, described)
     new = {**described, **({} if size is None else {"size": size})}
     begun = transport.ask(
         "POST", UPLOADS, Upload, body=msgspec.json.encode(new), keyed=True, json=True
     )
     sender = _Sender(transport, f"{UPLOADS}/{begun.id}")
     try:
+        sender.add(first)
         while piece := _read(stream, part):
             sender.add(piece)
         return sender.finish()
@@ -77,6 +80,11 @@ def send_in_parts(
         with contextlib.suppress(NeuroNexusError):
             transport.exchange("DELETE", sender.path)
         raise
+
+
+def _at_once(transport: Transport, data: bytes, described: dict[str, str]) -> Root:
+    # Content has its address: twice is as good as once.
+    return transport.ask("POST", CONTENT, Root, query=described, body=data, repeat=True)
 
 
 class _Sender:

@@ -9,9 +9,7 @@ representation or a log.
 from __future__ import annotations
 
 import contextlib
-import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Event as Flag
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
@@ -27,6 +25,7 @@ from neuronexus_kernel.errors import (
     NeuroNexusError,
     QuotaError,
 )
+from neuronexus_kernel.hub.patience import PAUSES, patiently
 from neuronexus_kernel.hub.records import Event
 from neuronexus_kernel.hub.routes import CAR, RENEWAL, STREAM
 from neuronexus_kernel.storage.car import write_all
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from websocket import WebSocket
 
 T = TypeVar("T")
-
-PAUSES = (0.1, 0.3, 0.6, 1.0, 1.0, 2.0, 2.0, 3.0)
-"""Seconds to wait before each further attempt to reach a hub that was there before."""
 
 # What a server or a proxy cuts off without a word of explanation is larger than this.
 _LARGE = 1024 * 1024
@@ -182,7 +178,10 @@ class Transport:
             return self._request(verb, path, query, told, patience, data=body)
 
         try:
-            response = self._patiently(attempt, repeat=repeat or keyed)
+            # A hub that has never answered is probably not there.
+            pauses = PAUSES[:5] if self._was_met else PAUSES[:2]
+            response = patiently(attempt, pauses, seconds=self._timeout, repeat=repeat or keyed)
+            self._was_met = True
         except requests.RequestException as error:
             raise self.unreachable(error) from error
         if RENEWAL in response.headers:
@@ -190,30 +189,6 @@ class Transport:
         if response.status_code >= 300:
             raise self._problem(response.status_code, response.content, sent=len(body or b""))
         return response
-
-    def _patiently(
-        self, attempt: Callable[[], requests.Response], *, repeat: bool
-    ) -> requests.Response:
-        """Try until there is an answer, within the time that an answer may take."""
-        import requests
-
-        # A hub that has never answered is probably not there.
-        pauses = iter(PAUSES[:5] if self._was_met else PAUSES[:2])
-        ends = time.monotonic() + self._timeout
-        while True:
-            pause = next(pauses, None)
-            try:
-                response = attempt()
-            except requests.ConnectionError as error:
-                if pause is None or not (repeat or _never_left(error)):
-                    raise
-            else:
-                self._was_met = True
-                pause = _pause_before_asking_again(response, pause, repeat=repeat)
-                if pause is None or time.monotonic() + pause > ends:
-                    return response
-            # Not all at the same time, when a hub comes back that many wait for.
-            time.sleep(pause * random.uniform(0.75, 1.25))
 
     def download(self, path: str, stream: BinaryIO, *, query: dict[str, str]) -> int:
         """Write the bytes of an answer to a stream as they come; return how many; see `send`."""
@@ -413,28 +388,6 @@ def _session(address: str) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=8))
     return session
-
-
-def _never_left(error: requests.ConnectionError) -> bool:
-    """Tell whether a request failed before there was a connection."""
-    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
-
-    cause = error.args[0] if error.args else None
-    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
-    return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
-
-
-def _pause_before_asking_again(
-    response: requests.Response, pause: float | None, *, repeat: bool
-) -> float | None:
-    """Return after how many seconds to send a request again, or None if this is its answer."""
-    after = response.headers.get("Retry-After", "")
-    asked = float(after) if after.isdecimal() else None
-    if response.status_code == 429:
-        return asked  # Nothing was done, and the hub said when to come again.
-    if response.status_code not in (502, 503, 504) or not repeat:
-        return None
-    return asked if pause is None else max(pause, asked or 0.0)
 
 
 def _receive(socket: WebSocket) -> str | bytes:

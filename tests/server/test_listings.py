@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 import requests
-from neuronexus_server.handlers import Operation
+from neuronexus_server.operations import Operation
 
 from neuronexus_kernel.hub.routes import API, ROUTES
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import time
+import tracemalloc
 from pathlib import Path
 
 import psutil
@@ -24,9 +25,10 @@ from neuronexus_kernel.errors import (
 from neuronexus_kernel.hub.process import start_hub
 from neuronexus_kernel.hub.records import Account, NewUpload
 from neuronexus_kernel.hub.remote import RemoteHub
-from neuronexus_kernel.hub.remote_uploads import send_in_parts
+from neuronexus_kernel.hub.remote_uploads import send_object
 from neuronexus_kernel.hub.routes import API
 from neuronexus_kernel.hub.uploads import LIFETIME, PER_ACCOUNT, Uploads
+from neuronexus_kernel.library import Storage
 from neuronexus_kernel.storage import cid_of
 
 MIB = 1024 * 1024
@@ -253,7 +255,7 @@ def test_an_upload_goes_on_whose_answers_are_lost(ada, roomy, new_proxy):
             return super().read(size)
 
     data = secrets.token_bytes(3 * MIB)
-    root = send_in_parts(hub._transport, Losing(data), {"name": "lost"}, part=MIB)
+    root = send_object(hub._transport, Losing(data), {"name": "lost"}, part=MIB)
     assert root.cid == str(cid_of(data))
     assert proxy.dropped >= 4
     hub.close()
@@ -278,11 +280,31 @@ def test_an_upload_outlives_the_hub(tmp_path, dashboard):
                     again.append(start_hub(tmp_path, port=port, arguments=arguments))
                 return super().read(size)
 
-        root = send_in_parts(hub._transport, Killing(data), {"name": "x"}, part=MIB)
+        root = send_object(hub._transport, Killing(data), {"name": "x"}, part=MIB)
         assert root.cid == str(cid_of(data))
         hub.close()
         with again[0]:
             pass
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_is_added_from_the_disk_is_not_held_in_memory(ada, tmp_path, what):
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "data" / "inner" / f"{number}.bin").write_bytes(secrets.token_bytes(20 * MIB))
+    path = tmp_path / "data"
+    if what == "file":
+        path = tmp_path / "whole.bin"
+        path.write_bytes(secrets.token_bytes(60 * MIB))
+    storage = Storage(ada)
+    tracemalloc.start()
+    try:
+        cid = storage.add(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cid == str(cid_of(path))
+    assert most < 45 * MIB
 
 
 # -- downloads ----------------------------------------------------------------------------------
