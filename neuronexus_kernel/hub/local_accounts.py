@@ -133,12 +133,13 @@ class LocalAccounts:
     def _look_up(self, token: str | None = None) -> None:
         signins = self._services.signins
         # The generation first: a change that comes between is seen the next time.
-        self._generation = signins.generation
-        self._looked_up = time.monotonic()
+        generation, moment = signins.generation, time.monotonic()
         if token is not None:
             self._found = signins.resolve(token)
         elif self._found is not None:
             self._found = signins.recall(self._found)
+        # Last of all: what has ended is looked up, and refused, each time.
+        self._generation, self._looked_up = generation, moment
 
     def _enter(self, session: Session) -> Session:
         self._look_up(session.token)

@@ -28,7 +28,9 @@ from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.backup import restore
 from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.hub.process import start_hub
+from neuronexus_kernel.hub.records import NewUpload
 from neuronexus_kernel.hub.remote import RemoteHub
+from neuronexus_kernel.hub.replays import Outcome
 from neuronexus_kernel.settings import Settings
 
 PASSWORD = "correct horse battery"
@@ -273,3 +275,20 @@ def test_what_was_being_served_and_measured_there_is_nobodys_here(bench, tmp_pat
     restore(replace(settings), tmp_path / "backup")
     again = open_bench(settings.home)
     assert again.hub.federation(values["id"]).state == "interrupted"
+
+
+def test_what_is_only_under_way_is_in_no_backup(bench, tmp_path, open_bench):
+    ada = bench.person("ada").hub
+    upload = ada.uploads().begin(NewUpload(name="unfinished"))
+    ada.uploads().append(upload.id, 0, b"some bytes")
+    ada.replays.keep("ada", "a key nobody guesses", b"request", Outcome(200, b"{}"), secret=False)
+    owner(bench).backup(str(tmp_path / "backup"))
+    written = [path for path in (tmp_path / "backup").rglob("*") if path.is_file()]
+    assert not [path for path in written if upload.id in path.name or "replays" in path.name]
+    restore(Settings(home=tmp_path / "second"), tmp_path / "backup")
+    again = open_bench(tmp_path / "second")
+    visitor = again.hub.visitor()
+    visitor.login("ada", PASSWORD)
+    with pytest.raises(NotFoundError):
+        visitor.uploads().find(upload.id)
+    assert visitor.replays.find("ada", "a key nobody guesses", b"request") is None

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuronexus_kernel.content import new_id
+from neuronexus_kernel.hub import records
 from neuronexus_kernel.hub.paging import Window, windowed
 
 _metadata = sa.MetaData()
 _table = sa.Table("rows", _metadata, sa.Column("moment", sa.Text), sa.Column("id", sa.Integer))
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[sa.Engine]:
-    engine = sa.create_engine("duckdb:///:memory:")
+@pytest.fixture(scope="module", params=["duckdb", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
+    url = "duckdb:///:memory:"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql").new_database()
+    engine = sa.create_engine(url)
     _metadata.create_all(engine)
     yield engine
     engine.dispose()
@@ -68,3 +74,53 @@ def test_what_is_added_in_between_neither_repeats_nor_hides_what_was_there(
         assert len(seen) == len(set(seen))
         assert rows <= set(seen) | (more - rows)
         connection.rollback()
+
+
+NAMES = ["a-b", "a_b", "ab", "a1", "a-", "b", "b_", "1a", "9-9", "zz", "z-z"]
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
+def test_the_parts_of_a_ledger_are_the_whole_on_either_database(
+    open_bench: Callable[..., Any], new_database: Callable[[str], str], kind: str
+) -> None:
+    bench = open_bench(database=new_database(kind))
+    receipt = bench.services.contents.put_node({})
+    tokens = bench.services.tokens
+    for number in range(3):
+        amounts = dict.fromkeys(NAMES, 10**20 + number)
+        bench.services.database.write(
+            lambda tx, amounts=amounts: tokens.mint(
+                tx, amounts, contribution=new_id(), receipt=receipt, project=new_id()
+            )
+        )
+    whole = bench.hub.ledger_lines()
+    places = [(line.index, line.account) for line in whole]
+    assert places == sorted(places)
+    assert len(whole) == 3 * (len(NAMES) + 1)
+    parts: list[records.LedgerLine] = []
+    while part := bench.hub.ledger_lines(
+        window=Window(5, (parts[-1].index, parts[-1].account) if parts else None)
+    ):
+        parts += part
+    assert parts == whole
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
+def test_the_parts_of_all_roots_are_the_whole_on_either_database(
+    open_bench: Callable[..., Any], new_database: Callable[[str], str], kind: str
+) -> None:
+    bench = open_bench(database=new_database(kind))
+    hub = bench.person("ada").hub
+    for number in range(12):
+        visibility = ("public", "project")[number % 2]
+        hub.put(b"%d" % (number // 2), name=f"of {number % 3}", visibility=visibility)
+    whole = hub.roots()
+    assert len(whole) == 12
+    parts: list[records.Root] = []
+    while part := hub.roots(
+        window=Window(
+            5, (parts[-1].created, parts[-1].cid, parts[-1].visibility) if parts else None
+        )
+    ):
+        parts += part
+    assert parts == whole

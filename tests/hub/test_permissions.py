@@ -163,3 +163,28 @@ def test_the_hub_itself_opens_and_closes_as_the_table_says(views, operation):
             else may_call(operation, kind, scopes, role)
         )
         assert refused != expected, (kind, scopes, role)
+
+
+def test_what_a_server_needs_besides_is_behind_the_same_door(bench):
+    ada = bench.person("ada").hub
+    root = ada.put(b"of the project", visibility="project")
+    reader = bench.hub.visitor(ada.create_token("reader", ("read",)).token)
+    assert reader.stream(root.cid).read() == b"of the project"
+    with pytest.raises(ForbiddenError, match="contribute"):
+        reader.uploads()
+    with pytest.raises(ForbiddenError, match="maintain"):
+        reader.archive("digits")
+    stranger = bench.hub.visitor()
+    with pytest.raises(NeuroNexusError):
+        stranger.stream(root.cid)
+    with pytest.raises(AuthenticationError):
+        stranger.uploads()
+    uploads = ada.uploads()
+    upload = uploads.begin(records.NewUpload())
+    uploads.append(upload.id, 0, b"bytes")
+    ada.revoke(ada.sessions()[0].id)
+    with pytest.raises(AuthenticationError):
+        uploads.finish(upload.id)
+    for _ in range(3):
+        with pytest.raises(AuthenticationError):
+            ada.stream(root.cid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -17,7 +18,7 @@ import requests
 import websocket
 from jupyter_client.session import Session
 
-from neuronexus_kernel.errors import AuthenticationError
+from neuronexus_kernel.errors import AuthenticationError, StoreError
 from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.hub.process import live_hub
 from neuronexus_kernel.hub.remote import RemoteHub
@@ -90,6 +91,26 @@ def test_jupyters_token_signs_its_one_user_in_as_operator(jupyter):
     assert next(hub.follow()).seq == 1
 
 
+def test_the_whole_interface_is_there(jupyter, tmp_path):
+    address, _ = jupyter
+    hub = RemoteHub(address, TOKEN)
+    large = secrets.token_bytes(9_000_000)
+    root = hub.put(io.BytesIO(large), name="large")
+    assert (root.size, hub.get(root.cid)) == (len(large), large)
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    answer = requests.get(f"{address}{API}/openapi.json", headers=bearer, timeout=30)
+    assert answer.json()["openapi"].startswith("3.1")
+    with pytest.raises(StoreError, match="CAR file"):
+        hub.import_project(io.BytesIO(b"none"))
+    key = {**bearer, "Idempotency-Key": str(uuid.uuid4())}
+    keep = [
+        requests.post(f"{address}{API}/pins", json={"cid": root.cid}, headers=key, timeout=30)
+        for _ in range(2)
+    ]
+    assert keep[1].headers["Idempotency-Replayed"] == "true"
+    assert keep[0].json() == keep[1].json()
+
+
 def test_nobody_else_is_let_in_not_even_to_look(jupyter):
     address, _ = jupyter
     for token in (None, "not the token", secrets.token_hex(24)):
@@ -100,7 +121,8 @@ def test_nobody_else_is_let_in_not_even_to_look(jupyter):
     stranger = RemoteHub(address)
     with pytest.raises(AuthenticationError):
         stranger.register("eve", "correct horse battery")
-    assert requests.get(f"{address}/ipfs/bafkqaaa?format=raw", timeout=30).status_code == 401
+    for path in ("/ipfs/bafkqaaa?format=raw", f"{API}/openapi.json", f"{API}/content/bafkqaaa"):
+        assert requests.get(address + path, timeout=30).status_code == 401
 
 
 def test_a_token_of_the_hub_is_let_in_as_what_it_is(jupyter):

@@ -104,6 +104,71 @@ def test_an_answer_with_a_credential_is_not_kept_but_the_request_is_done_once(
     assert not any(token in path.read_bytes() for path in files)
 
 
+def test_the_answer_is_for_who_may_still_ask_for_it(ask, key, new_member):
+    _, hub = new_member()
+    root = hub.put(secrets.token_bytes(16))
+    body = {"cid": root.cid}
+    session = hub._transport.token
+    token = hub.create_token("script", ("contribute",)).token
+    only_reads = hub.create_token("reader", ("read",)).token
+    assert ask("/pins", body, key, token=session).ok
+    assert ask("/pins", body, key, token=token).headers["Idempotency-Replayed"] == "true"
+    refused = ask("/pins", body, key, token=only_reads)
+    assert (refused.status_code, refused.json()["code"]) == (403, "permission")
+    assert ask("/pins", body, key, token=None).status_code == 401
+    hub.logout()
+    ended = ask("/pins", body, key, token=session)
+    assert (ended.status_code, ended.json()["code"]) == (401, "authentication")
+    assert "Idempotency-Replayed" not in ended.headers
+
+
+def test_who_is_no_operator_any_more_is_not_told_what_an_operator_did(
+    ask, key, new_member, name, owner
+):
+    owner.register(name, PASSWORD)
+    me, hub = new_member()
+    owner.add_operator(me)
+    token = hub.login(me, PASSWORD).token
+    path = f"/accounts/{name}/closure"
+    assert ask(path, {}, key, token=token).ok
+    assert ask(path, {}, key, token=token).headers["Idempotency-Replayed"] == "true"
+    owner.remove_operator(me)
+    assert ask(path, {}, key, token=token).status_code == 403
+    owner.disable(me)
+    assert ask(path, {}, key, token=token).status_code == 401
+
+
+def test_no_answer_that_holds_a_credential_is_given_twice(ask, new_member, server, home):
+    name, hub = new_member()
+    session = hub._transport.token
+    secret, code = [], ""
+    for path, body, token in (
+        ("/sessions", {"name": name, "password": PASSWORD}, None),
+        ("/tokens", {"label": "x"}, session),
+        ("/sessions/current/renewal", {}, session),
+        ("/accounts/me/password", {"current": PASSWORD, "new": PASSWORD + "2"}, session),
+        ("/invitations", {}, server.token),
+        (f"/accounts/{name}/reset", {}, server.token),
+        ("/passwords", {"password": PASSWORD + "3"}, None),
+    ):
+        if path == "/passwords":
+            body["code"] = code
+        key = str(uuid.uuid4())
+        first = ask(path, body, key, token=token)
+        assert first.ok, (path, first.text)
+        code = first.json().get("code", code)
+        secret += [first.json().get("token"), code]
+        if path == "/accounts/me/password":
+            token = first.json()["token"]
+        again = ask(path, body, key, token=token)
+        assert again.status_code == 409, (path, again.text)
+        assert again.json()["detail"].startswith("This request was carried out.")
+    files = [path.read_bytes() for path in home.glob("hub.duckdb*")]
+    assert files
+    for each in filter(None, secret):
+        assert not any(each.encode() in data for data in files)
+
+
 @pytest.mark.parametrize("bad", ["", "short", "x" * 256, "ü" * 20])
 def test_a_key_that_could_be_guessed_is_none(server, bad):
     headers = {"Idempotency-Key": bad.encode("latin-1")}

@@ -110,6 +110,21 @@ def test_an_object_arrives_in_parts(ask, begin):
     assert root["license"] == "CC0-1.0"
 
 
+def test_a_token_that_may_only_read_sends_nothing(ask, begin, ada, roomy):
+    reader = ada.create_token("reader", ("read",)).token
+    path = begin(size=10)
+    for answer in (
+        ask("POST", "/content", token=reader, data=secrets.token_bytes(3 * MIB)),
+        ask("POST", "/content", token=reader, data=b"short"),
+        ask("POST", "/uploads", token=reader, json={"size": 10}),
+        ask("GET", path, token=reader),
+        part(ask, path, 0, b"12345", token=reader),
+        ask("DELETE", path, token=reader),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission"), answer.url
+    assert ask("GET", path).json()["offset"] == 0
+
+
 def test_the_last_part_may_be_told_twice(ask, begin):
     path = begin()
     first = part(ask, path, 0, b"all at once", last=True)
