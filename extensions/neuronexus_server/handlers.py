@@ -115,16 +115,23 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
 
     def check_rate(self) -> None:
         """Refuse a visitor who asks too much at once."""
-        user = self.current_user
-        if not self.is_rated or (user is not None and user.username == OWNER.name):
+        account = self.account_name
+        if not self.is_rated or account == OWNER.name:
             return
-        visitor = f"@{self.request.remote_ip}" if user is None else user.username
+        visitor = account or f"@{self.request.remote_ip}"
         allowance = self._allowance = context_of(self).rates.take(visitor)
         if allowance is not None and allowance.wait > 0:
             raise QuotaError(
                 "Too many requests: come again in a moment (see Retry-After). An operator sets "
                 "the limit by NEURONEXUS_REQUESTS_PER_SECOND."
             )
+
+    @property
+    def account_name(self) -> str:
+        """Whose request this is; empty for a stranger's."""
+        user = self.current_user
+        # A user of Jupyter's has a user name, an account of the hub has a name.
+        return "" if user is None else str(getattr(user, "username", "") or user.name)
 
     def check_visitor(self) -> None:
         """Refuse pages of other sites and sign-ins that have ended."""
@@ -172,9 +179,8 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
             self.send(await act())
             return
         self.fingerprint.update(self.body)
-        account = self.current_user.username if self.current_user else ""
         outcome, was_done = await context_of(self).replaying.once(
-            account, self.fingerprint, act, secret=secret
+            self.account_name, self.fingerprint, act, secret=secret
         )
         if was_done:
             self.set_header(REPLAYED, "true")
