@@ -11,28 +11,19 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from jupyter_server.base.handlers import PublicStaticFileHandler
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
 from traitlets import Instance
 
 from neuronexus_kernel.errors import ForbiddenError
-from neuronexus_kernel.hub.routes import STREAM
-from neuronexus_server.archives import archive_handlers
+from neuronexus_server.api import api_handlers
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
-from neuronexus_server.contents import content_handlers
 from neuronexus_server.context import SETTING, HubContext
 from neuronexus_server.dashboard import dashboard_handlers, find_dashboard
-from neuronexus_server.gateway import PATTERN, GatewayHandler
 from neuronexus_server.guard import GuardedConnection
-from neuronexus_server.handlers import api_handlers
 from neuronexus_server.identity import NeuroNexusIdentityProvider
 from neuronexus_server.kernels import VisitorKernelManager
 from neuronexus_server.pages import page_handlers
-from neuronexus_server.reference import reference_handlers
-from neuronexus_server.stream import StreamHandler
-
-STATIC = Path(__file__).parent / "static"
 
 
 class HubServerApp(ServerApp):
@@ -83,15 +74,9 @@ def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = N
         )
     server.web_app.settings[SETTING] = context
     handlers: list[tuple[Any, ...]] = [
-        (STREAM, StreamHandler),
-        (PATTERN, GatewayHandler),
-        *content_handlers(),
-        *reference_handlers(),
-        *archive_handlers(),
         *api_handlers(),
         *page_handlers(),
         *dashboard_handlers(server, dashboard or find_dashboard()),
-        (r"/neuronexus/static/(.*)", PublicStaticFileHandler, {"path": str(STATIC)}),
     ]
     base = server.web_app.settings["base_url"]
     server.web_app.add_handlers(

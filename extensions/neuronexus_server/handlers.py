@@ -321,7 +321,7 @@ class UnknownHandler(ApiHandler):
     post = put = delete = patch = head = options = get
 
 
-def api_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
+def operation_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
     """Return the patterns and handlers of the operations, and of what is nothing; the last ones."""
     paths: dict[str, dict[str, Operation]] = {}
     for route in ROUTES:

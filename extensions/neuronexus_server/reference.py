@@ -41,7 +41,7 @@ class DocumentHandler(ApiHandler):
     async def get(self) -> None:
         """Send it."""
         self.admit()
-        self.answer(document())
+        self.answer(_here(document(), self.base_url))
 
     head = get
 
@@ -52,7 +52,7 @@ class ReferencePage(Page):
     @allow_unauthenticated
     async def get(self) -> None:
         """Send the page."""
-        told = document()
+        told = _here(document(), self.base_url)
         groups: dict[str, list[_Entry]] = {}
         for path, verbs in told["paths"].items():
             for verb, operation in verbs.items():
@@ -75,6 +75,11 @@ class ReferencePage(Page):
 def reference_handlers() -> list[tuple[str, type[JupyterHandler], dict[str, Any]]]:
     """Return the patterns and handlers of the description."""
     return [(DOCUMENT, DocumentHandler, {}), (f"{PAGE}/?", ReferencePage, {})]
+
+
+def _here(told: dict[str, Any], base: str) -> dict[str, Any]:
+    """Return the document for a server whose addresses begin with `base`."""
+    return {**told, "servers": [{"url": f"{base.rstrip('/')}{API}"}]}
 
 
 def _text(words: str) -> Markup:
