@@ -11,25 +11,21 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from jupyter_server.base.handlers import PublicStaticFileHandler
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
 from traitlets import Instance
 
 from neuronexus_kernel.errors import ForbiddenError
 from neuronexus_server.account_pages import account_handlers
+from neuronexus_server.api import api_handlers
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
 from neuronexus_server.context import SETTING, HubContext
 from neuronexus_server.dashboard import dashboard_handlers, find_dashboard
 from neuronexus_server.guard import GuardedConnection
 from neuronexus_server.identity import NeuroNexusIdentityProvider
-from neuronexus_server.interface import interface_handlers
 from neuronexus_server.jupyterhub import JupyterHub, jupyterhub_handlers
 from neuronexus_server.kernels import VisitorKernelManager
 from neuronexus_server.pages import page_handlers
-from neuronexus_server.reference import reference_handlers
-
-STATIC = Path(__file__).parent / "static"
 
 
 class HubServerApp(ServerApp):
@@ -88,13 +84,11 @@ def attach(
         )
     server.web_app.settings[SETTING] = context
     handlers: list[tuple[Any, ...]] = [
-        *interface_handlers(),
-        *reference_handlers(),
+        *api_handlers(),
         *page_handlers(),
         *account_handlers(),
         *jupyterhub_handlers(jupyterhub),
         *dashboard_handlers(server, dashboard or find_dashboard()),
-        (r"/neuronexus/static/(.*)", PublicStaticFileHandler, {"path": str(STATIC)}),
     ]
     base = server.web_app.settings["base_url"]
     server.web_app.add_handlers(

@@ -118,15 +118,23 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
 
     def check_rate(self) -> None:
         """Refuse a visitor who asks too much at once."""
-        name = self.account_name()
-        if not self.is_rated or name == OWNER.name:
+        account = self.account_name
+        if not self.is_rated or account == OWNER.name:
             return
-        allowance = self._allowance = context_of(self).rates.take(name or f"@{source_of(self)}")
+        visitor = account or f"@{source_of(self)}"
+        allowance = self._allowance = context_of(self).rates.take(visitor)
         if allowance is not None and allowance.wait > 0:
             raise QuotaError(
                 "Too many requests: come again in a moment (see Retry-After). An operator sets "
                 "the limit by NEURONEXUS_REQUESTS_PER_SECOND."
             )
+
+    @property
+    def account_name(self) -> str:
+        """Whose request this is; empty for a stranger's."""
+        # Jupyter's own user, where it has one, is another with each request.
+        account = visitor_of(self).whoami()
+        return "" if account is None else account.name
 
     def check_visitor(self) -> None:
         """Refuse pages of other sites and sign-ins that have ended."""
@@ -137,11 +145,6 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         credentials = visitor_of(self).credentials
         if self.token_authenticated and credentials is not None and credentials.due:
             self.set_header(RENEWAL, "due")
-
-    def account_name(self) -> str:
-        """Return the name of the account that asks; empty for somebody who is not signed in."""
-        account = visitor_of(self).whoami()
-        return "" if account is None else account.name
 
     def data_received(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
@@ -197,7 +200,7 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
         await context.call(visitor_of(self).admit, operation)
         self.fingerprint.update(self.body if body is None else body)
         outcome, was_done = await context.replaying.once(
-            self.account_name(), self.fingerprint, act, secret=secret
+            self.account_name, self.fingerprint, act, secret=secret
         )
         if was_done:
             self.set_header(REPLAYED, "true")
@@ -341,7 +344,7 @@ class UnknownHandler(ApiHandler):
     post = put = delete = patch = head = options = get
 
 
-def api_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
+def operation_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
     """Return the patterns and handlers of the operations, and of what is nothing; the last ones."""
     paths: dict[str, dict[str, Operation]] = {}
     for route in ROUTES:

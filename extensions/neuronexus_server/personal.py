@@ -4,8 +4,9 @@
 server serve the API of the hub in their home, so that no other process is needed.  Whoever Jupyter
 lets in (by its token, its password or its cookie) may run any code as that person, and so may do
 what an operator may: they have one account, named as they are on their machine.  Nobody else is
-let in but by a token of the hub.  There is no dashboard here and no page of ours; notebooks show
-panels themselves.  Kernels find the hub in their environment, with a token of it.
+let in but by a token of the hub.  There is no dashboard here and no page of ours but the one about
+the API; notebooks show panels themselves.  Kernels find the hub in their environment, with a token
+of it.
 
 A server for several people is another thing: it needs `NeuroNexusIdentityProvider` and its
 companions (see ``app.py``), and is started by ``neuronexus hub start``.
@@ -98,7 +99,7 @@ class PersonalContext(HubContext):
 def load(server: ServerApp) -> None:
     """Serve the hub of the home from a personal Jupyter server, unless another process does."""
     from neuronexus_kernel.hub.local import LocalHub
-    from neuronexus_server.interface import interface_handlers
+    from neuronexus_server.api import api_handlers
 
     settings = Settings.load()
     try:
@@ -110,7 +111,7 @@ def load(server: ServerApp) -> None:
     server.web_app.settings[SETTING] = context
     base = server.web_app.settings["base_url"]
     server.web_app.add_handlers(
-        ".*$", [(url_path_join(base, pattern), *rest) for pattern, *rest in interface_handlers()]
+        ".*$", [(url_path_join(base, pattern), *rest) for pattern, *rest in api_handlers()]
     )
 
     def close() -> None:

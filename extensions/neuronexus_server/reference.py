@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.base.handlers import JupyterHandler
 from markupsafe import Markup, escape
 
 from neuronexus_kernel.hub.routes import API
@@ -40,7 +41,7 @@ class DocumentHandler(ApiHandler):
     async def get(self) -> None:
         """Send it."""
         self.admit()
-        self.answer(document())
+        self.answer(_here(document(), self.base_url))
 
     head = get
 
@@ -51,7 +52,7 @@ class ReferencePage(Page):
     @allow_unauthenticated
     async def get(self) -> None:
         """Send the page."""
-        told = document()
+        told = _here(document(), self.base_url)
         groups: dict[str, list[_Entry]] = {}
         for path, verbs in told["paths"].items():
             for verb, operation in verbs.items():
@@ -69,14 +70,14 @@ class ReferencePage(Page):
         )
 
 
-def document_handlers() -> list[tuple[str, type[ApiHandler]]]:
-    """Return the pattern and handler of the document."""
-    return [(DOCUMENT, DocumentHandler)]
+def reference_handlers() -> list[tuple[str, type[JupyterHandler]]]:
+    """Return the patterns and handlers of the description."""
+    return [(DOCUMENT, DocumentHandler), (f"{PAGE}/?", ReferencePage)]
 
 
-def reference_handlers() -> list[tuple[str, type[Page]]]:
-    """Return the pattern and handler of the page."""
-    return [(f"{PAGE}/?", ReferencePage)]
+def _here(told: dict[str, Any], base: str) -> dict[str, Any]:
+    """Return the document for a server whose addresses begin with `base`."""
+    return {**told, "servers": [{"url": f"{base.rstrip('/')}{API}"}]}
 
 
 def _text(words: str) -> Markup:
