@@ -109,7 +109,8 @@ def test_a_kernel_gets_none_of_the_hubs_own_credentials(tmp_path, dashboard, mon
             return [child for child in children if "ipykernel_launcher" in child.cmdline()]
 
         wait_until(kernels)
-        assert not SECRETS & kernels()[0].environ().keys()
+        leaked = SECRETS & kernels()[0].environ().keys()
+        assert not leaked
 
 
 def test_a_warm_kernel_learns_whose_it_is_when_it_is_given_away(tmp_path, dashboard, new_browser):
