@@ -8,8 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from neuronexus_kernel.cli_access import add_home
 from neuronexus_kernel.cli_accounts import add_accounts
-from neuronexus_kernel.cli_home import add_home
 from neuronexus_kernel.errors import HubUnavailableError
 from neuronexus_kernel.settings import home_directory
 
@@ -50,6 +50,7 @@ def _start(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from neuronexus_kernel.hub.process import live_hub
     from neuronexus_kernel.hub.remote import RemoteHub
+    from neuronexus_kernel.hub.sharing import waiting
 
     home = options.home or home_directory()
     found = live_hub(home)
@@ -62,6 +63,8 @@ def _status(options: argparse.Namespace) -> int:
         f"{len(network.nodes)} accounts, {network.projects} projects, {network.versions} model "
         f"versions, {network.contributions} contributions, {network.minted} NXS minted"
     )
+    for place, count in waiting(home).items():
+        print(f"{count} public roots wait for the {place}")
     return 0
 
 

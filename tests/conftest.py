@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+for _variable in ("IPFS", "PINNING", "PINNING_TOKEN"):  # No hub of a test brings anything there.
+    os.environ.pop(f"NEURONEXUS_{_variable}", None)
+for _variable in ("ID", "SECRET"):
+    os.environ.pop(f"INFURA_IPFS_{_variable}", None)
 
 PASSWORD = "correct horse battery"
 

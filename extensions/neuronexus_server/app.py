@@ -19,6 +19,7 @@ from traitlets import Instance
 from neuronexus_kernel.errors import ForbiddenError
 from neuronexus_kernel.hub.routes import STREAM
 from neuronexus_server.account_pages import account_handlers
+from neuronexus_server.archives import archive_handlers
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
 from neuronexus_server.context import SETTING, HubContext
 from neuronexus_server.dashboard import dashboard_handlers, find_dashboard
@@ -92,6 +93,7 @@ def attach(
     handlers: list[tuple[Any, ...]] = [
         (STREAM, StreamHandler),
         (PATTERN, GatewayHandler),
+        *archive_handlers(),
         *api_handlers(),
         *page_handlers(),
         *account_handlers(),

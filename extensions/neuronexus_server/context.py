@@ -41,14 +41,19 @@ class HubContext:
         The anonymous view of the hub.
     upload_limit
         Largest object that may be uploaded, in bytes.
+    archive_limit
+        Largest archive of a project that may be, in bytes.
     external
         Path below the server where one signs in elsewhere; empty where there is no such place.
     """
 
-    def __init__(self, hub: LocalHub, *, upload_limit: int, external: str = "") -> None:
+    def __init__(
+        self, hub: LocalHub, *, upload_limit: int, archive_limit: int, external: str = ""
+    ) -> None:
         self.hub = hub
         self.external = external
         self.upload_limit = upload_limit
+        self.archive_limit = archive_limit
         self.password_checks = asyncio.Semaphore(_PASSWORD_CHECKS)
         self.broadcast = Broadcast(hub.subscribe)
         self.guests = Guests(hub, self.call)

@@ -163,6 +163,7 @@ class _HubServer:
         self._context = HubContext(
             self._hub,
             upload_limit=self._settings.upload_limit,
+            archive_limit=self._settings.archive_limit,
             external=START if jupyterhub is not None else "",
         )
         attach(app, self._context, dashboard=self._options.dashboard, jupyterhub=jupyterhub)
@@ -241,6 +242,7 @@ class _HubServer:
 
     async def _ready(self, app: HubServerApp) -> None:
         self._hub.start_evaluator()
+        self._hub.start_sharing()
         hub = HubAddress(self._address, os.getpid(), self._hub.owner_token)
         write_address(self._settings.home, hub)
         print(f"NeuroNexus hub: {self._address}", flush=True)  # noqa: T201

@@ -14,9 +14,10 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +81,11 @@ class Transaction:
     def scalar(self, statement: Executable) -> Any:
         """Return the first column of the first row of a query, or None."""
         return self._connection.execute(statement).scalar()
+
+    def insert(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
+        """Add many rows to a table."""
+        if rows:
+            self._connection.execute(table.insert(), rows)
 
     def emit(self, kind: str, subject: str, project: str | None = None, /, **data: JSON) -> None:
         """Record an event; it is numbered now and delivered after the commit."""
@@ -220,7 +226,7 @@ class Database:
             with engine.begin() as connection:
                 schema.metadata.create_all(connection)
                 counters = schema.counters
-                start = {"schema": schema.SCHEMA_VERSION, "events": 0}
+                start = {"schema": schema.SCHEMA_VERSION, "events": 0, "hub": secrets.randbits(48)}
                 known = {row.name: row.value for row in connection.execute(sa.select(counters))}
                 for name in start.keys() - known.keys():
                     connection.execute(counters.insert().values(name=name, value=start[name]))
