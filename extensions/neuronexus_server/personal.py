@@ -43,8 +43,8 @@ _HEADER = re.compile(r"(?:bearer|token)\s+(\S+)\s*", re.IGNORECASE)
 class PersonalContext(HubContext):
     """A hub whose visitors Jupyter has let in already."""
 
-    def __init__(self, hub: LocalHub, *, upload_limit: int) -> None:
-        super().__init__(hub, upload_limit=upload_limit)
+    def __init__(self, hub: LocalHub, *, upload_limit: int, archive_limit: int) -> None:
+        super().__init__(hub, upload_limit=upload_limit, archive_limit=archive_limit)
         self._token: str | None = None
 
     async def identify(self, handler: JupyterHandler) -> None:
@@ -94,6 +94,7 @@ class PersonalContext(HubContext):
 def load(server: ServerApp) -> None:
     """Serve the hub of the home from a personal Jupyter server, unless another process does."""
     from neuronexus_kernel.hub.local import LocalHub
+    from neuronexus_server.archives import archive_handlers
     from neuronexus_server.gateway import PATTERN, GatewayHandler
     from neuronexus_server.handlers import api_handlers
     from neuronexus_server.stream import StreamHandler
@@ -104,12 +105,15 @@ def load(server: ServerApp) -> None:
     except HubUnavailableError as error:
         server.log.warning("NeuroNexus: %s", error)
         return
-    context = PersonalContext(hub, upload_limit=settings.upload_limit)
+    context = PersonalContext(
+        hub, upload_limit=settings.upload_limit, archive_limit=settings.archive_limit
+    )
     server.web_app.settings[SETTING] = context
     base = server.web_app.settings["base_url"]
     handlers: list[tuple[Any, ...]] = [
         (STREAM, StreamHandler),
         (PATTERN, GatewayHandler),
+        *archive_handlers(),
         *api_handlers(),
     ]
     server.web_app.add_handlers(

@@ -75,7 +75,7 @@ class Archives:
 
         def query(tx: Transaction) -> Archive:
             row = find_project(tx, project)
-            check_maintainer(tx, actor, row)
+            check_maintainer(tx, actor, row, "export it")
             if sealed and actor.role != "operator":
                 raise ForbiddenError(
                     "Only an operator of the hub may export sealed content. Export the project "

@@ -31,8 +31,8 @@ BY_SCOPE = {
     "read": "keepings",
     "contribute": "put keep release start_run record_round finish_run join_federation submit "
     "confirm",
-    "maintain": "create_project add_maintainer remove_maintainer start_federation "
-    "stop_federation resume_federation export_project import_project",
+    "maintain": "create_project export_project import_project add_maintainer remove_maintainer "
+    "start_federation stop_federation resume_federation",
     "admin": "add_operator remove_operator disable enable issue_reset invite invitations withdraw "
     "audit check backup sessions tokens revoke",
 }
