@@ -180,8 +180,15 @@ class Database(Protocol):
         ...
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, hub: str) -> Database:
     """Open the database that the settings name, making it when it does not exist.
+
+    Parameters
+    ----------
+    settings
+        Where it is.
+    hub
+        Name of the hub among those that share it.
 
     Raises
     ------
@@ -198,7 +205,7 @@ def open_database(settings: Settings) -> Database:
         return DuckDBDatabase(settings.home / "hub.duckdb")
     from neuronexus_kernel.hub.postgresql_database import PostgreSQLDatabase
 
-    return PostgreSQLDatabase(settings.database)
+    return PostgreSQLDatabase(settings.database, hub=hub)
 
 
 def event_rows(events: Sequence[Event]) -> list[dict[str, object]]:

@@ -84,7 +84,7 @@ class Services:
         self._is_closed = False
         self._home = Home(settings.home)
         try:
-            self.database = open_database(settings)
+            self.database = open_database(settings, self._home.name)
         except BaseException:
             self._home.release()
             raise
