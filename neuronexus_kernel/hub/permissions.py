@@ -113,8 +113,6 @@ RULES: dict[str, Rule] = {
     "maintainers": _ANYONE,
     "add_maintainer": _MAINTAIN,
     "remove_maintainer": _MAINTAIN,
-    "export_project": _MAINTAIN,
-    "import_project": _MAINTAIN,
     "start_run": _CONTRIBUTE,
     "record_round": _CONTRIBUTE,
     "finish_run": _CONTRIBUTE,
