@@ -17,7 +17,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ from neuronexus_kernel.hub.records import JSON, Event
 T = TypeVar("T")
 Subscriber = Callable[[Sequence[Event]], None]
 
+_AT_ONCE = 1000
 _REOPENING_PAUSES = (0.0, 0.05, 0.2)
 """Seconds before each attempt to read from a database that has to be opened anew."""
 
@@ -49,6 +50,11 @@ _REOPENING_PAUSES = (0.0, 0.05, 0.2)
 def now() -> str:
     """Return the time in UTC as RFC 3339 text with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def portions(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Give values in portions that are not too many for one query."""
+    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
 class Transaction:
