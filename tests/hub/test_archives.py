@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from neuronexus_widgets import Dashboard
 
 import neuronexus_kernel as nx
 from neuronexus_kernel.content import CID, new_id
@@ -372,6 +374,23 @@ def test_who_came_from_a_hub_keeps_its_name_on_the_third(
     paid = {(first, line.contribution) for line in old_hub.owner.ledger_lines()}
     paid |= {(second, line.contribution) for line in member.hub.ledger_lines()}
     assert set(entries) == paid
+
+
+def test_a_dashboard_shows_what_came_and_who_made_it_elsewhere(member, archive):
+    dashboard = Dashboard(member.hub)
+    try:
+        member.hub.import_project(io.BytesIO(archive))
+        until = time.monotonic() + 20
+        while len(dashboard.state.contributions) < 3:
+            assert time.monotonic() < until, "the project does not appear"
+            time.sleep(0.01)
+        assert len(dashboard.state.versions) == len(member.hub.versions("digits"))
+        shown = dashboard.contributions.table.value
+        assert f"ada@{origin(member.hub)}" in shown
+        assert "<b>two</b>" not in shown, "a note is text"
+        assert [member.name for member in dashboard.state.members] == ["grace"]
+    finally:
+        dashboard.close()
 
 
 def test_a_project_is_taken_in_once(member, archive, old_hub, bench):
