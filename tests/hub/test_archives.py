@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from neuronexus_widgets import Dashboard
 
 import neuronexus_kernel as nx
-from neuronexus_kernel.content import CID, new_id
+from neuronexus_kernel.content import CID, dagcbor, new_id
 from neuronexus_kernel.errors import (
     AuthenticationError,
     ConflictError,
@@ -248,6 +248,26 @@ def test_no_held_out_row_is_in_an_archive(task, archive, sealed_archive):
         assert row.tobytes() not in archive
 
 
+def test_a_contribution_takes_nothing_along_but_what_is_contributed(bench, task, export):
+    """A payload is anybody's document, and may link to what has nothing to do with the project."""
+    project, mallory = bench.project(task), bench.person("mallory")
+    private = bench.person("ada").hub.put(b"rows of another project", visibility="project")
+    run = mallory.project(project.name).train(
+        rounds=1, recipe=project.recipe.with_changes(learning_rate=1e-6), progress=False
+    )
+    payload = {"kind": "compute", "run": run.id, "dataset": None, "also": CID.parse(private.cid)}
+    cid = mallory.hub.put(dagcbor.encode(payload), kind="contribution", codec="dag-cbor").cid
+    new = records.NewContribution(
+        id=new_id(), project=project.record.id, kind="compute", payload=cid
+    )
+    mallory.hub.submit(new)
+    bench.evaluate()
+    assert bench.hub.contribution(new.id).state == "rejected"
+    found = blocks(export(project.hub, project.name))
+    assert CID.parse(cid) in found
+    assert CID.parse(private.cid) not in found
+
+
 def test_without_the_held_out_split_there_is_no_project(bench, task, archive):
     wb = bench.person("grace")
     with pytest.raises(NotFoundError, match=r"hub\.put\(task\.held_out\.encode\(\), "):
@@ -366,7 +386,7 @@ def test_who_came_from_a_hub_keeps_its_name_on_the_third(
     people = {each.author for each in alan.hub.contributions()}
     assert people == {f"ada@{first}", f"grace@{first}", f"grace@{second}"}
     # What was paid on either hub goes along in the bytes of its ledger.
-    table = schema.payments
+    table = schema.imported_payments
     rows = third.services.database.read(
         lambda tx: tx.all(sa.select(table).order_by(table.c.number))
     )
