@@ -32,10 +32,17 @@ T = TypeVar("T")
 Subscriber = Callable[[Sequence[Event]], None]
 Listener = Callable[["str | None"], None]
 
+_AT_ONCE = 1000
+
 
 def now() -> str:
     """Return the time in UTC as RFC 3339 text with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def portions(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Give values in portions that are not too many for one query."""
+    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
 class Transaction:
