@@ -107,6 +107,13 @@ def test_more_scopes_never_take_anything_away(operation, fewer, more, role):
     assert allowed(operation, rest) >= allowed(operation, less)
 
 
+def test_what_a_server_calls_in_place_of_a_method_is_admitted_too(bench) -> None:
+    ada = bench.person("ada").hub
+    reader = bench.hub.visitor(ada.create_token("reader", ("read",)).token)
+    with pytest.raises(ForbiddenError, match="'maintain'"):
+        reader.archive("digits")
+
+
 # -- on a real hub ----------------------------------------------------------------------------
 
 
