@@ -207,12 +207,12 @@ def test_what_an_import_brought_is_kept_and_what_a_refused_one_left_is_collected
 # -- who may, and what never leaves ------------------------------------------------------------
 
 
-def test_only_its_owner_and_operators_take_a_project_out(old_hub):
+def test_only_its_maintainers_and_operators_take_a_project_out(old_hub):
     stream = io.BytesIO()
     with pytest.raises(AuthenticationError):
         old_hub.hub.visitor().export_project("digits", stream)
     stranger = old_hub.person(f"stranger-{new_id()[-6:]}").hub
-    with pytest.raises(ForbiddenError, match="its maintainers or an operator may"):
+    with pytest.raises(ForbiddenError, match="its maintainers or an operator may export it"):
         stranger.export_project("digits", stream)
     for hub in (stranger, old_hub.owner):
         with pytest.raises(ForbiddenError):
@@ -220,6 +220,11 @@ def test_only_its_owner_and_operators_take_a_project_out(old_hub):
     with pytest.raises(NotFoundError, match="no project 'atlantis'"):
         old_hub.owner.export_project("atlantis", stream)
     assert stream.getvalue() == b""
+    old_hub.owner.add_maintainer("digits", stranger.whoami().name)
+    assert stranger.export_project("digits", stream) == len(stream.getvalue())
+    with pytest.raises(ForbiddenError):
+        stranger.export_project("digits", io.BytesIO(), sealed=True)
+    old_hub.owner.remove_maintainer("digits", stranger.whoami().name)
 
 
 def test_only_accounts_take_a_project_in(bench, archive):

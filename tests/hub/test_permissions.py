@@ -7,7 +7,7 @@ import secrets
 from itertools import chain, combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronexus_kernel.content import new_id
@@ -77,6 +77,7 @@ def test_a_hub_with_a_method_that_the_table_does_not_name_cannot_be_made(
         permissions.enforced(type("AnotherHub", (LocalHub,), {}))
 
 
+@settings(deadline=None)
 @given(
     operation=st.sampled_from(sorted(RULES)),
     kind=st.sampled_from(["session", "token", "ticket"]),
@@ -89,11 +90,13 @@ def test_a_call_is_let_through_exactly_where_the_sentences_say(operation, kind, 
     assert allowed(operation, credentials) == may_call(operation, kind, scopes, role)
 
 
+@settings(deadline=None)
 @given(operation=st.sampled_from(sorted(RULES)))
 def test_a_stranger_is_let_through_where_nobody_has_to_sign_in(operation):
     assert allowed(operation, None) == (operation in words(STRANGERS))
 
 
+@settings(deadline=None)
 @given(
     operation=st.sampled_from(sorted(RULES)),
     fewer=st.sampled_from(SUBSETS),
@@ -105,6 +108,13 @@ def test_more_scopes_never_take_anything_away(operation, fewer, more, role):
     less = Credentials(account, "id", "token", powers("token", fewer, role))
     rest = Credentials(account, "id", "token", powers("token", (*fewer, *more), role))
     assert allowed(operation, rest) >= allowed(operation, less)
+
+
+def test_what_a_server_calls_in_place_of_a_method_is_admitted_too(bench) -> None:
+    ada = bench.person("ada").hub
+    reader = bench.hub.visitor(ada.create_token("reader", ("read",)).token)
+    with pytest.raises(ForbiddenError, match="'maintain'"):
+        reader.archive("digits")
 
 
 # -- on a real hub ----------------------------------------------------------------------------
