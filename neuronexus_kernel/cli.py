@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from neuronexus_kernel import __version__
+from neuronexus_kernel.cli_access import owned_hub
 from neuronexus_kernel.cli_federation import add_federation
 from neuronexus_kernel.cli_storage import add_storage
-from neuronexus_kernel.cli_upkeep import add_upkeep, owned_hub
+from neuronexus_kernel.cli_upkeep import add_upkeep
 from neuronexus_kernel.errors import HubUnavailableError, InvalidInputError, NeuroNexusError
 from neuronexus_kernel.settings import home_directory
 
@@ -132,6 +133,7 @@ def _hub_start(options: argparse.Namespace) -> int:
 def _hub_status(options: argparse.Namespace) -> int:
     from neuronexus_kernel.hub.process import live_hub
     from neuronexus_kernel.hub.remote import RemoteHub
+    from neuronexus_kernel.hub.sharing import waiting
 
     home = options.home or home_directory()
     found = live_hub(home)
@@ -144,6 +146,8 @@ def _hub_status(options: argparse.Namespace) -> int:
         f"{len(network.nodes)} accounts, {network.projects} projects, {network.versions} model "
         f"versions, {network.contributions} contributions, {network.minted} NXS minted"
     )
+    for place, count in waiting(home).items():
+        print(f"{count} public roots wait for the {place}")
     return 0
 
 

@@ -16,19 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuronexus_kernel.errors import (
-    AuthenticationError,
-    ConflictError,
-    InvalidInputError,
-    NeuroNexusError,
-)
+from neuronexus_kernel.cli_access import workbench
+from neuronexus_kernel.errors import ConflictError, InvalidInputError, NeuroNexusError
 from neuronexus_kernel.settings import home_directory
 
 if TYPE_CHECKING:
     import numpy as np
 
     from neuronexus_kernel.federation.result import RoundReport
-    from neuronexus_kernel.workbench import Workbench
 
 _POLL_SECONDS = 0.5
 _AT_WORK = ("connecting", "waiting", "training")
@@ -92,35 +87,12 @@ def _add_join(parser: argparse.ArgumentParser) -> None:
 # -- with a hub -------------------------------------------------------------------------------
 
 
-def _workbench(user: str | None) -> Workbench:
-    """Return the hub as the person that the command is for."""
-    from neuronexus_kernel.workbench import connect
-
-    workbench = connect()
-    if workbench.user is None:
-        if user is None:
-            raise AuthenticationError(
-                "Say who you are with --user NAME, or put a token of yours in $NEURONEXUS_TOKEN "
-                "and the hub's address in $NEURONEXUS_HUB."
-            )
-        workbench.login(user, _password(user))
-    return workbench
-
-
-def _password(user: str) -> str:
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\n")
-    from getpass import getpass
-
-    return getpass(f"Password of {user}: ")
-
-
 def _serve(options: argparse.Namespace) -> int:
     if options.recipe is not None:
         return _serve_alone(options)
     if options.nodes is None and not options.resume:
         raise InvalidInputError("Say how many take part: --nodes N.")
-    project = _workbench(options.user).project(options.project)
+    project = workbench(options.user).project(options.project)
     if options.resume:
         federation = project.federation().resume()
     else:
@@ -144,7 +116,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _join(options: argparse.Namespace) -> int:
     if options.superlink is not None:
         return _join_alone(options)
-    project = _workbench(options.user).project(options.project)
+    project = workbench(options.user).project(options.project)
     node = project.join(options.data, executor=options.executor)
     print(f"{node!r}: the data stay here. Ctrl-C leaves the federation.")
     _until_over(lambda: node.state in _AT_WORK, node.stop, "the node")

@@ -3,19 +3,21 @@
 They work on the embedded store of this computer (``content`` in the hub's folder) while a hub may
 be running on it: the store is safe for several processes.  What is added here is kept and pinned;
 a hub lists and serves only what was given to it (``wb.storage.add``).  With `NEURONEXUS_IPFS`
-everything goes to that IPFS node too.
+it goes to that IPFS node too; but beside a hub, whose store also holds what is not public, only
+what is added, and nothing that is pinned or imported.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from neuronexus_kernel.errors import ConflictError, InvalidInputError, NotFoundError
+from neuronexus_kernel.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from neuronexus_kernel.settings import StorageSettings, home_directory
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
 def _add(options: argparse.Namespace) -> int:
     from neuronexus_kernel.storage.importer import add_tree
 
+    _check_pin_name(options)
     for path in options.paths:
         if not path.exists() and not path.is_symlink():
             raise NotFoundError(f"There is no file or folder {path}.")
@@ -141,18 +144,43 @@ def _add_pin(parser: argparse.ArgumentParser) -> None:
 
 
 def _pin(options: argparse.Namespace) -> int:
-    if options.remove and not options.name and (_home(options) / "hub.duckdb").exists():
-        raise ConflictError(
-            "This home has a hub, whose own pins have no name: taking one back could lose what it "
-            "records. Say which of yours you mean: --name NAME."
-        )
+    _check_pin_name(options)
     store = _store(options)
     for address in options.addresses:
         if options.remove:
-            store.unpin(address, name=options.name)
+            _unpin(options, store, address)
         else:
             print(store.pin(address, name=options.name or "", recursive=not options.direct).cid)
     return 0
+
+
+def _unpin(options: argparse.Namespace, store: ContentStore, address: str) -> None:
+    """Take the named pin back, or all of them: beside a hub only the one without a name."""
+    if options.name or not _has_hub(options):
+        store.unpin(address, name=options.name)
+        return
+    try:
+        store.unpin(address, name="")
+    except NotFoundError:
+        root = store.resolve(address)
+        names = sorted({pin.name for pin in store.pins() if pin.cid.digest == root.digest})
+        if not names:
+            raise
+        raise ConflictError(
+            f"{root} is pinned as {', '.join(names)}, and not without a name. Say which of yours "
+            "to take back: --name NAME. What the hub and its accounts pinned stays."
+        ) from None
+
+
+def _check_pin_name(options: argparse.Namespace) -> None:
+    """Refuse the names under which a hub pins, where there is one."""
+    from neuronexus_kernel.hub.pins import is_taken
+
+    if options.name and is_taken(options.name) and _has_hub(options):
+        raise ForbiddenError(
+            f"{options.name!r} names pins of the hub in this home: they are made and taken back "
+            "by itself, and by its accounts with `wb.storage.pin` and `unpin`. Use another name."
+        )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -192,40 +220,88 @@ def _gc(options: argparse.Namespace) -> int:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("addresses", nargs="+", metavar="CID[/PATH]")
+    parser.add_argument("addresses", nargs="*", metavar="CID[/PATH]")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.car")
     parser.add_argument("--version", type=int, choices=(1, 2), default=1, help="2 has an index")
     _add_gateway(parser)
+    whole = parser.add_argument_group("a whole project of the hub, records and content")
+    whole.add_argument("--project", metavar="NAME", help="instead of addresses")
+    whole.add_argument("--sealed", action="store_true", help="held-out rows too, for operators")
+    whole.add_argument("--user", help="who you are on the hub (default: owner of its folder)")
     parser.set_defaults(command=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
+    from neuronexus_kernel.storage.files import appearing
+
+    if (options.project is None) is (not options.addresses):
+        raise InvalidInputError("Say what to export: either addresses, or --project NAME.")
+    if options.project is not None:
+        return _export_project(options)
     store = _reader(options)
-    if options.output.exists():
-        raise ConflictError(f"{options.output} exists; name another file.")
-    partial = options.output.with_name(f".{options.output.name}.partial")
     total = sum(store.stat(address).total for address in options.addresses)
+    with appearing(options.output) as stream, _progress(options, "exporting", total) as told:
+        store.export_car(options.addresses, stream, version=options.version, progress=told)
+    print(options.output)
+    return 0
+
+
+def _export_project(options: argparse.Namespace) -> int:
+    from neuronexus_kernel.archives import export_project
+    from neuronexus_kernel.cli_access import owned_hub, workbench
+
+    elsewhere = options.home is None and "NEURONEXUS_HUB" in os.environ
+    if options.user is None and not elsewhere:
+        hub = owned_hub(options.home)
+    else:
+        hub = workbench(options.user, options.home).hub
     try:
-        with _opened(partial, "wb") as stream, _progress(options, "exporting", total) as told:
-            store.export_car(options.addresses, stream, version=options.version, progress=told)
-        partial.rename(options.output)
+        with _progress(options, f"exporting {options.project}", None) as told:
+            export_project(
+                hub, options.project, options.output, sealed=options.sealed, progress=told
+            )
     finally:
-        partial.unlink(missing_ok=True)
+        hub.close()
     print(options.output)
     return 0
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="FILE.car")
+    parser.add_argument("--name", default="", help="name of the pins, or of the project")
     parser.add_argument("--no-pin", action="store_true", help="the next gc may remove it")
+    whole = parser.add_argument_group("a whole project for the hub, records and content")
+    whole.add_argument("--project", action="store_true", help="the file holds a project")
+    whole.add_argument("--user", help="who you are on the hub; you will own the project")
     parser.set_defaults(command=_import)
 
 
+def _import_project(options: argparse.Namespace) -> int:
+    from neuronexus_kernel.archives import import_project, size_of
+    from neuronexus_kernel.cli_access import workbench
+
+    hub = workbench(options.user, options.home).hub
+    try:
+        with _progress(options, f"importing {options.path.name}", size_of(options.path)) as told:
+            made = import_project(hub, options.path, name=options.name, progress=told)
+    finally:
+        hub.close()
+    print(f"{made.name} {made.id}")
+    return 0
+
+
 def _import(options: argparse.Namespace) -> int:
-    with _opened(options.path, "rb") as stream:
+    if options.project:
+        return _import_project(options)
+    from neuronexus_kernel.storage.files import opened
+
+    _check_pin_name(options)
+    with opened(options.path) as stream:
         total = options.path.stat().st_size
         with _progress(options, f"importing {options.path.name}", total) as told:
-            roots = _store(options).import_car(stream, pin=not options.no_pin, progress=told)
+            roots = _store(options).import_car(
+                stream, name=options.name, pin=not options.no_pin, progress=told
+            )
     for root in roots:
         print(root)
     return 0
@@ -246,7 +322,8 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
 def _local(options: argparse.Namespace) -> LocalStore:
     from neuronexus_kernel.storage import LocalStore
 
-    return LocalStore(_home(options) / "content", StorageSettings.load())
+    settings = StorageSettings.load()
+    return LocalStore((settings.folder or _home(options)) / "content", settings)
 
 
 def _home(options: argparse.Namespace) -> Path:
@@ -254,11 +331,16 @@ def _home(options: argparse.Namespace) -> Path:
     return home.expanduser().resolve() if home else home_directory()
 
 
+def _has_hub(options: argparse.Namespace) -> bool:
+    """Tell whether the home is that of a hub, whose store holds what is not public."""
+    return (_home(options) / "hub.lock").exists()
+
+
 def _store(options: argparse.Namespace) -> LocalStore | ReplicatedStore:
     """Return the store of this computer, with the IPFS node that the environment names."""
     from neuronexus_kernel.storage.replicated import with_node
 
-    return with_node(_local(options))
+    return with_node(_local(options), only_added=_has_hub(options))
 
 
 def _reader(options: argparse.Namespace) -> ContentStore:
@@ -270,7 +352,9 @@ def _reader(options: argparse.Namespace) -> ContentStore:
 
 
 @contextmanager
-def _progress(options: argparse.Namespace, text: str, total: int) -> Iterator[Progress | None]:
+def _progress(
+    options: argparse.Namespace, text: str, total: int | None
+) -> Iterator[Progress | None]:
     """Show a bar of bytes while something long happens; yield what it is told by."""
     if options.quiet or not sys.stderr.isatty():
         yield None
@@ -286,18 +370,6 @@ def _size_of(path: Path) -> int:
     if path.is_dir():
         return sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _opened(path: Path, mode: str) -> Iterator[BinaryIO]:
-    try:
-        stream = path.open(mode)
-    except FileNotFoundError:
-        raise NotFoundError(f"There is no file or folder {path}.") from None
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be opened: {error.strerror}.") from None
-    with stream:
-        yield stream  # type: ignore[misc]
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:

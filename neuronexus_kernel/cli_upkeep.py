@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from neuronexus_kernel.settings import Settings, home_directory
-
-if TYPE_CHECKING:
-    from neuronexus_kernel.hub import Hub
+from neuronexus_kernel.cli_access import owned_hub
+from neuronexus_kernel.settings import Settings
 
 _PATIENCE = 24 * 3600.0
 """Seconds to wait for a hub that copies all that it has."""
@@ -85,19 +82,3 @@ def _check(options: argparse.Namespace) -> int:
         print(problem)
     print(f"{len(problems)} problems." if problems else "All is well.")
     return 1 if problems else 0
-
-
-def owned_hub(home: Path | None, *, timeout: float = 30.0) -> Hub:
-    """Return the hub of a folder, as its owner: the running one, else opened here."""
-    from neuronexus_kernel.hub.process import live_hub
-
-    home = home or home_directory()
-    found = live_hub(home)
-    if found is not None:
-        from neuronexus_kernel.hub.remote import RemoteHub
-
-        return RemoteHub(found.address, found.token, timeout=timeout)
-    from neuronexus_kernel.hub.local import LocalHub
-
-    hub = LocalHub.open(home)
-    return hub.visitor(hub.owner_token)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from neuronexus_kernel.hub.records import Contribution
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from neuronexus_kernel.storage.interface import Progress
+
+_SHOWN_FROM = 16 * 2**20
+"""Bytes from which a progress bar is shown."""
 
 _CARD = (
     '<div style="display:inline-block;border:1px solid #8885;border-radius:8px;'
@@ -56,3 +62,22 @@ def metrics_text(metrics: Mapping[str, float], metric: str = "accuracy") -> str:
     """Return metrics in one line, such as ``accuracy 0.9611, loss 0.1402``."""
     metrics = named_metrics(metrics, metric)
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+
+
+@contextmanager
+def bar_of_bytes(text: str, total: int | None) -> Iterator[Progress | None]:
+    """Show a bar of bytes for what takes a while; yield what it is told by.
+
+    Parameters
+    ----------
+    total
+        How many there will be, or None if that is not known.
+    """
+    if total is not None and total < _SHOWN_FROM:
+        yield None
+        return
+    from tqdm.auto import tqdm
+
+    delay = 1.0 if total is None else 0.0
+    with tqdm(total=total, desc=text, unit="B", unit_scale=True, delay=delay) as bar:
+        yield bar.update

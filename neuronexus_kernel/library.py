@@ -10,13 +10,12 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from neuronexus_kernel.content import CID
-from neuronexus_kernel.display import frame
+from neuronexus_kernel.display import bar_of_bytes, frame
 from neuronexus_kernel.errors import ForbiddenError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -27,14 +26,12 @@ if TYPE_CHECKING:
     from neuronexus_kernel.datasets import Dataset
     from neuronexus_kernel.hub import Hub, records
     from neuronexus_kernel.hub.records import Sight
-    from neuronexus_kernel.storage.interface import BlockReader, Progress
+    from neuronexus_kernel.storage.interface import BlockReader
 
     State: TypeAlias = Mapping[str, Tensor | np.ndarray]
     Storable: TypeAlias = str | os.PathLike[str] | bytes | pd.DataFrame | Dataset | State
 
 _COLUMNS = ["name", "number", "kind", "size", "visibility", "owner", "license", "created", "cid"]
-_SHOWN_FROM = 16 * 2**20
-"""Bytes from which a progress bar is shown."""
 
 
 class Storage:
@@ -130,7 +127,8 @@ class Storage:
         from neuronexus_kernel.storage import folders, unixfs
 
         fetch = self._hub.blocks().block
-        return io.BufferedReader(unixfs.FileReader(fetch, folders.resolve(fetch, address)), 1 << 20)
+        cid = folders.resolve(fetch, address, follow=True)
+        return io.BufferedReader(unixfs.FileReader(fetch, cid), 1 << 20)
 
     def download(self, address: str | CID, folder: str | os.PathLike[str] = ".") -> Path:
         """Write a file or a folder into a folder on this computer, and return where it is.
@@ -146,11 +144,11 @@ class Storage:
         from neuronexus_kernel.storage import exporter, folders
 
         fetch = self._hub.blocks().block
-        cid = folders.resolve(fetch, address)
+        cid = folders.resolve(fetch, address, follow=True)
         into = Path(folder).expanduser()
         into.mkdir(parents=True, exist_ok=True)
         name = self._file_name(str(address), cid)
-        with _progress(f"getting {name}", folders.stat(fetch, cid).total) as told:
+        with bar_of_bytes(f"getting {name}", folders.stat(fetch, cid).total) as told:
             return exporter.download(fetch, cid, into, name=name, progress=told)
 
     def ls(
@@ -180,7 +178,7 @@ class Storage:
         fetch = self._hub.blocks().block
         rows = [
             {"name": each.name, "kind": str(each.kind), "size": each.size, "cid": str(each.cid)}
-            for each in folders.entries(fetch, folders.resolve(fetch, address))
+            for each in folders.entries(fetch, folders.resolve(fetch, address, follow=True))
         ]
         return frame(rows, ["name", "kind", "size", "cid"])
 
@@ -293,7 +291,7 @@ def _of_path(path: Path) -> _Form:
         blocks.setdefault(block_cid, bytes(block))
 
     total = sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
-    with _progress(f"adding {path.name}", total) as told:
+    with bar_of_bytes(f"adding {path.name}", total) as told:
         cid = add_tree(path, put, progress=told)
     car = b"".join(encode_car([cid], reversed(blocks.items())))
     return _Form("folder", car, path.resolve().name, str(cid))
@@ -329,15 +327,3 @@ def _is_one_block(blocks: BlockReader, address: str) -> bool:
 
 def _roots_frame(roots: list[records.Root]) -> pd.DataFrame:
     return frame([{name: getattr(root, name) for name in _COLUMNS} for root in roots], _COLUMNS)
-
-
-@contextmanager
-def _progress(text: str, total: int) -> Iterator[Progress | None]:
-    """Show a bar of bytes for what takes a while; yield what it is told by."""
-    if total < _SHOWN_FROM:
-        yield None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, desc=text, unit="B", unit_scale=True) as bar:
-        yield bar.update

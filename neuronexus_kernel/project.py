@@ -16,6 +16,7 @@ from neuronexus_kernel import recording, sessions
 from neuronexus_kernel.content import dagcbor, new_id
 from neuronexus_kernel.contribution import AnyContribution, payload_of, put_recipe
 from neuronexus_kernel.display import (
+    bar_of_bytes,
     card,
     contributions_frame,
     frame,
@@ -377,6 +378,35 @@ class Project:
         return sessions.join(
             self.hub, self.record, place, federation=federation, executor=executor, home=home
         )
+
+    def export(self, path: str | os.PathLike[str], *, sealed: bool = False) -> Path:
+        """Write the whole project, records and content, into one file, and return where it is.
+
+        It is a CAR file; `Workbench.import_project` makes the project again on another hub.  The
+        same project gives the same file.  Contributions that wait to be measured and federations
+        are left out.
+
+        Parameters
+        ----------
+        path
+            Where the file shall lie.  Nothing that exists is overwritten, and it appears whole or
+            not at all.
+        sealed
+            For operators: with the held-out split, the updates of participants and the sealed
+            parts of receipts.  Then only you can read the file.
+
+        Raises
+        ------
+        ForbiddenError
+            If you neither own the project nor operate the hub.
+        ConflictError
+            If something lies there already.
+        """
+        from neuronexus_kernel.archives import export_project
+
+        target = Path(path).expanduser()
+        with bar_of_bytes(f"exporting {self.name}", None) as told:
+            return export_project(self.hub, self._record.id, target, sealed=sealed, progress=told)
 
     def submit(self, contribution: AnyContribution) -> ContributionHandle:
         """Hand in a contribution; the hub measures it and pays for what it improved.

@@ -181,6 +181,8 @@ class Settings:
         Folder that holds the database, the content store and the keys.
     upload_limit
         Largest object accepted by the hub, in bytes.
+    archive_limit
+        Largest archive of a project that it takes in, in bytes.
     federation
         Where federations over many machines are served.
     storage
@@ -192,6 +194,7 @@ class Settings:
 
     home: Path = field(default_factory=home_directory)
     upload_limit: int = 512 * MIB
+    archive_limit: int = 16 * 1024 * MIB
     evaluation: EvaluationLimits = field(default_factory=EvaluationLimits)
     federation: FederationSettings = field(default_factory=FederationSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.content import new_id
 from neuronexus_kernel.contribution import put_recipe
-from neuronexus_kernel.display import card, contributions_frame, frame, metrics_text
+from neuronexus_kernel.display import bar_of_bytes, card, contributions_frame, frame, metrics_text
 from neuronexus_kernel.errors import AuthenticationError
 from neuronexus_kernel.handles import ContributionHandle
 from neuronexus_kernel.hub import records
@@ -194,6 +195,37 @@ class Workbench:
             weights=self.hub.put(initial, name="initial weights", kind="weights").cid,
         )
         return Project(self.hub, self.hub.create_project(new))
+
+    def import_project(self, path: str | os.PathLike[str], *, name: str = "") -> Project:
+        """Make a project of a file that `Project.export` wrote, and become its owner here.
+
+        Versions, runs and decided contributions come with it.  Accounts of the other hub are
+        named ``name@origin`` here, and what they earned there is no part of this hub's ledger.
+
+        Parameters
+        ----------
+        path
+            The file.
+        name
+            Of the project here; by default the one that it had.
+
+        Raises
+        ------
+        ConflictError
+            If the project is here already, or its name is taken by another.
+        NotFoundError
+            If there is no such file, or the held-out split is neither in it nor sealed on this
+            hub; the message says how to seal it.
+        ForbiddenError
+            If there is sealed content in it, and you are no operator.
+        StoreError, InvalidInputError, RecipeError, ArchitectureError, DatasetError
+            If the file is damaged or does not fit together; then nothing was imported.
+        """
+        from neuronexus_kernel.archives import import_project, size_of
+
+        source = Path(path).expanduser()
+        with bar_of_bytes(f"importing {source.name}", size_of(source)) as told:
+            return Project(self.hub, import_project(self.hub, source, name=name, progress=told))
 
     def project(self, name: str) -> Project:
         """Open a project by name.

@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+for _variable in ("IPFS", "PINNING", "PINNING_TOKEN"):  # No hub of a test brings anything there.
+    os.environ.pop(f"NEURONEXUS_{_variable}", None)
+for _variable in ("ID", "SECRET"):
+    os.environ.pop(f"INFURA_IPFS_{_variable}", None)
 
 _PLACES = ("NEURONEXUS_DATABASE", "NEURONEXUS_STORE_FOLDER")
 PASSWORD = "correct horse battery"

@@ -18,6 +18,7 @@ from traitlets import Instance
 
 from neuronexus_kernel.errors import ForbiddenError
 from neuronexus_kernel.hub.routes import STREAM
+from neuronexus_server.archives import archive_handlers
 from neuronexus_server.authorizer import NeuroNexusAuthorizer
 from neuronexus_server.context import SETTING, HubContext
 from neuronexus_server.dashboard import dashboard_handlers, find_dashboard
@@ -82,6 +83,7 @@ def attach(server: ServerApp, context: HubContext, *, dashboard: Path | None = N
     handlers: list[tuple[Any, ...]] = [
         (STREAM, StreamHandler),
         (PATTERN, GatewayHandler),
+        *archive_handlers(),
         *api_handlers(),
         *page_handlers(),
         *dashboard_handlers(server, dashboard or find_dashboard()),

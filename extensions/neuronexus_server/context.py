@@ -39,11 +39,14 @@ class HubContext:
         The anonymous view of the hub.
     upload_limit
         Largest object that may be uploaded, in bytes.
+    archive_limit
+        Largest archive of a project that may be, in bytes.
     """
 
-    def __init__(self, hub: LocalHub, *, upload_limit: int) -> None:
+    def __init__(self, hub: LocalHub, *, upload_limit: int, archive_limit: int) -> None:
         self.hub = hub
         self.upload_limit = upload_limit
+        self.archive_limit = archive_limit
         self.password_checks = asyncio.Semaphore(_PASSWORD_CHECKS)
         self.broadcast = Broadcast(hub.subscribe)
         self.last_request = time.monotonic()

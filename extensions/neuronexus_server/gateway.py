@@ -6,22 +6,16 @@ fetched from elsewhere.  What a visitor may read is decided for each block by th
 (`hub.reach`): the handler works with a reader that knows of no others, so that no path, scope or
 format leads around that.  Sealed content is in a store that is not read here at all.
 
-A CAR file is sent as it is made, piece by piece, and the next piece is made when the visitor has
-taken the last.  Where it cannot be completed, the connection is cut, so that nobody takes the
-part for the whole.
+A CAR file is sent as it is made; see ``streaming``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import struct
 from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import allow_unauthenticated
-from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from neuronexus_kernel.errors import (
@@ -45,6 +39,7 @@ from neuronexus_kernel.storage.dag import (
 from neuronexus_server.context import HubContext, context_of, visitor_of
 from neuronexus_server.gateway_request import NotAcceptableError, Wanted, read_request
 from neuronexus_server.handlers import ApiHandler
+from neuronexus_server.streaming import SendsPieces
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub.reach import VisibleBlocks
@@ -53,12 +48,10 @@ PATTERN = r"/ipfs/(?P<rest>.*)"
 
 _FOR_EVER = "max-age=29030400, immutable"
 _MOST_VISITS = 64
-_PIECE = 256 * 1024
-_STALL_SECONDS = 30.0  # for a piece: a visitor slower than 9 KiB/s is let go
 _RETRY_SECONDS = 5
 
 
-class GatewayHandler(ApiHandler):
+class GatewayHandler(SendsPieces, ApiHandler):
     """Gives raw blocks and CAR files."""
 
     @allow_unauthenticated
@@ -67,7 +60,7 @@ class GatewayHandler(ApiHandler):
         self.admit()
         if self.request.headers.get("Service-Worker") == "script":
             raise InvalidInputError("Nothing here is a script for a service worker.")
-        self._wanted = wanted = read_request(
+        wanted = read_request(
             self.request.path[self.request.path.index("/ipfs/") :],
             {name: self.get_query_arguments(name) for name in self.request.query_arguments},
             self.request.headers.get("Accept"),
@@ -108,7 +101,8 @@ class GatewayHandler(ApiHandler):
         if self.request.method == "HEAD":
             await self.flush()
             return
-        await self._stream(context, _pieces(encode_car([trace.end], _walk(blocks, trace, wanted))))
+        pieces = encode_car([trace.end], _walk(blocks, trace, wanted))
+        await self.send_pieces(pieces, wanted.path)
 
     def _is_known(self) -> bool:
         """Tell whether the visitor has this very answer, and then say so."""
@@ -143,37 +137,6 @@ class GatewayHandler(ApiHandler):
         if wanted.location is not None:
             self.set_header("Content-Location", wanted.location)
 
-    async def _stream(self, context: HubContext, pieces: Iterator[bytes]) -> None:
-        context.streams += 1
-        try:
-            while piece := await context.read(next, pieces, b""):
-                self.write(piece)
-                await asyncio.wait_for(self.flush(), _STALL_SECONDS)
-        except StreamClosedError:
-            return
-        except Exception as error:
-            if not self._headers_written:
-                raise
-            self.log.warning("The gateway ended %s early: %r", self._wanted.path, error)
-            self._cut(forget=isinstance(error, TimeoutError))
-        finally:
-            context.streams -= 1
-            context.touch()
-
-    def _cut(self, *, forget: bool) -> None:
-        """End the connection, so that nobody takes for whole what was sent.
-
-        Parameters
-        ----------
-        forget
-            Whether to throw away what the kernel still holds for a visitor who does not read.
-        """
-        stream = self.request.connection.stream
-        if forget and not stream.closed():
-            at_once = struct.pack("ii", 1, 0)
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-        stream.close()
-
     def status_of(self, error: NeuroNexusError) -> int:
         """Return the HTTP status that the specification gives for an error."""
         if isinstance(error, NotAcceptableError):
@@ -201,15 +164,3 @@ def _walk(blocks: VisibleBlocks, trace: paths.Trace, wanted: Wanted) -> Iterator
     walk = Walk(blocks.block, limits=Limits(), duplicates=wanted.duplicates)
     way = chain.from_iterable(walk.blocks(cid, nothing) for cid in trace.way)
     return chain(way, walk.blocks(trace.end, following(wanted.scope, wanted.span)))
-
-
-def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Join small parts, so that not every one costs a turn of the event loop."""
-    piece = bytearray()
-    for part in parts:
-        piece += part
-        if len(piece) >= _PIECE:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)

@@ -153,6 +153,10 @@ class ApiHandler(ForMembers, Problems, JupyterHandler):
                 f"The body has {self._received} bytes; at most {self._limit} are accepted here."
             )
 
+    def query_texts(self) -> dict[str, str]:
+        """Return the parameters of the query."""
+        return {name: self.get_query_argument(name) for name in self.request.query_arguments}
+
     def check_xsrf_cookie(self) -> None:
         """Ask for an XSRF token where the browser's cookie is what proves the visitor."""
         known = getattr(self, "_jupyter_current_user", None) is not None
@@ -202,7 +206,7 @@ class OperationHandler(ApiHandler):
         if operation.route.verb == "POST":
             texts, values = path, _json_object(bytes(self.body))
         else:
-            texts, values = {**self._query(), **path}, {}
+            texts, values = {**self.query_texts(), **path}, {}
         arguments = operation.arguments(texts, values)
         result = await self._call(visitor_of(self), operation.route.operation, arguments)
         if operation.parameters is not None and result is None and operation.route.verb != "GET":
@@ -218,9 +222,6 @@ class OperationHandler(ApiHandler):
             async with context.password_checks:
                 return await context.call(method, **arguments)
         return await context.call(method, **arguments)
-
-    def _query(self) -> dict[str, str]:
-        return {name: self.get_query_argument(name) for name in self.request.query_arguments}
 
 
 @stream_request_body
@@ -241,8 +242,7 @@ class UploadHandler(ApiHandler):
     async def post(self) -> None:
         """Store the body under its CID."""
         self.admit()
-        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        arguments = _PUT.arguments(query, {"data": b""})
+        arguments = _PUT.arguments(self.query_texts(), {"data": b""})
         arguments["data"] = bytes(self.body)
         self.body = bytearray()
         self.answer(await context_of(self).call(visitor_of(self).put, **arguments))

@@ -150,7 +150,11 @@ class _HubServer:
         app = HubServerApp.instance(config=self._config(), listener=self._listener)
         logging.getLogger("tornado.general").addFilter(_is_news)
         app.initialize(argv=[], find_extensions=False)
-        self._context = HubContext(self._hub, upload_limit=self._settings.upload_limit)
+        self._context = HubContext(
+            self._hub,
+            upload_limit=self._settings.upload_limit,
+            archive_limit=self._settings.archive_limit,
+        )
         attach(app, self._context, dashboard=self._options.dashboard)
         self._take_signals(app)
         app.io_loop.add_callback(self._ready, app)
@@ -222,6 +226,7 @@ class _HubServer:
 
     async def _ready(self, app: HubServerApp) -> None:
         self._hub.start_evaluator()
+        self._hub.start_sharing()
         hub = HubAddress(self._address, os.getpid(), self._hub.owner_token)
         write_address(self._settings.home, hub)
         print(f"NeuroNexus hub: {self._address}", flush=True)  # noqa: T201

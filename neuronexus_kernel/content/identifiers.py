@@ -32,6 +32,11 @@ def check_id(value: str, field: str = "id") -> str:
     InvalidInputError
         If it is not; the message names `field`.
     """
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
+    if not is_id(value):
         raise InvalidInputError(f"{field} must be a UUIDv7 such as {new_id()}, not {value!r}.")
     return value
+
+
+def is_id(value: object) -> bool:
+    """Tell whether a value is a UUIDv7 in text form."""
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None

@@ -7,8 +7,10 @@ here reads on behalf of a visitor; only the evaluator does.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -25,12 +27,15 @@ from neuronexus_kernel.errors import (
     RecipeError,
 )
 from neuronexus_kernel.federation.recipe import Recipe
-from neuronexus_kernel.hub import reach, schema, titles
+from neuronexus_kernel.hub import pins, reach, schema, titles
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
 from neuronexus_kernel.models import Architecture
 from neuronexus_kernel.storage import ContentStore
+from neuronexus_kernel.storage.car import encode_car
+from neuronexus_kernel.storage.dag import Block
+from neuronexus_kernel.storage.sending import stream_of
 
 
 class Contents:
@@ -56,6 +61,7 @@ class Contents:
         self._sealed = sealed
         self._limit = limit
         self._reach = Reach(database, content)
+        self._listeners: list[Callable[[CID], None]] = []
 
     def put(
         self,
@@ -77,14 +83,14 @@ class Contents:
             )
         store = self._sealed if visibility == "sealed" else self._content
         if codec == "dag-cbor":
-            cid = store.put_node(dagcbor.decode(data))
+            cid = store.put_node(dagcbor.decode(data), name=pins.OWN)
         elif codec == "file":
-            cid = store.add(data)
+            cid = store.add(data, name=pins.OWN)
         elif codec == "car" and visibility == "sealed":
             # It may lean on blocks that are here, and so would tell whether guessed ones are.
             raise InvalidInputError("Sealed content comes as a file or a document, not as CAR.")
         elif codec == "car":
-            cid = _only_root(store.import_car(io.BytesIO(data)))
+            cid = _only_root(store.import_car(io.BytesIO(data), name=pins.OWN))
         else:
             raise InvalidInputError(f"codec is 'file', 'dag-cbor' or 'car', not {codec!r}.")
         root = Root(
@@ -128,6 +134,9 @@ class Contents:
             )
         )
         tx.notify(reach.TOPIC, f"{root.visibility} {root.cid}")
+        if root.visibility == "public":
+            for listener in self._listeners:
+                tx.after_commit.append(partial(listener, CID.parse(root.cid)))
         return _root(tx.all(same)[0])
 
     def get(self, actor: Account | None, cid: str) -> bytes:
@@ -185,7 +194,7 @@ class Contents:
         """Keep a root for an account; see `Hub.keep`."""
         root = str(CID.parse(cid))
         self._check_visible(actor, root)
-        self._content.pin(root, name=_pin_name(actor))
+        self._content.pin(root, name=pins.of(actor.name))
         keepings = schema.keepings.c
 
         def change(tx: Transaction) -> Keeping:
@@ -214,7 +223,7 @@ class Contents:
 
         self._database.write(change)
         with suppress(NotFoundError):  # an earlier call was interrupted between the two
-            self._content.unpin(root, name=_pin_name(actor))
+            self._content.unpin(root, name=pins.of(actor.name))
 
     def keepings(self, actor: Account) -> list[Keeping]:
         """Return an account's promises; see `Hub.keepings`."""
@@ -237,12 +246,15 @@ class Contents:
 
     # -- for the hub's own services --------------------------------------------------------
 
-    def recorded(self, *, sealed: bool = False) -> list[CID]:
-        """Return all roots of one of the two stores."""
+    def recorded(self, *sights: Visibility) -> list[CID]:
+        """Return all roots with one of these visibilities, each once."""
         roots = schema.roots.c
-        is_sealed = roots.visibility == str(Visibility.SEALED)
-        query = sa.select(roots.cid).where(is_sealed if sealed else ~is_sealed).distinct()
+        query = sa.select(roots.cid).where(roots.visibility.in_(map(str, sights))).distinct()
         return [CID.parse(row.cid) for row in self._database.read(lambda tx: tx.all(query))]
+
+    def when_public(self, listener: Callable[[CID], None]) -> None:
+        """Call back with each root that is public from now on, on the writer thread."""
+        self._listeners.append(listener)
 
     def bytes_of(self, cid: str, *, sealed: bool = False) -> bytes:
         """Return bytes for the hub itself, sealed or not."""
@@ -250,11 +262,39 @@ class Contents:
 
     def add(self, data: bytes, *, sealed: bool = False) -> str:
         """Store a file for the hub itself; its root is still to be recorded."""
-        return str((self._sealed if sealed else self._content).add(data))
+        store = self._sealed if sealed else self._content
+        return str(store.add(data, name=pins.OWN))
 
-    def put_node(self, node: dagcbor.Node, *, sealed: bool = False) -> str:
+    def put_node(self, node: dagcbor.Node, *, sealed: bool = False, pin: bool = True) -> str:
         """Store a DAG-CBOR document for the hub itself."""
-        return str((self._sealed if sealed else self._content).put_node(node))
+        store = self._sealed if sealed else self._content
+        return str(store.put_node(node, name=pins.OWN, pin=pin))
+
+    def take(self, roots: Sequence[CID], blocks: Iterable[Block], *, sealed: bool) -> None:
+        """Store files and folders from elsewhere, all blocks of them; nothing keeps them yet."""
+        store = self._sealed if sealed else self._content
+        store.import_car(stream_of(encode_car(roots, blocks)), pin=False)
+
+    def keep_whole(self, cid: CID, *, sealed: bool) -> None:
+        """Keep for the hub what was stored and not kept; it is to be recorded at once."""
+        store = self._sealed if sealed else self._content
+        if cid.codec == DAG_CBOR:
+            store.put_node(store.get_node(cid), name=pins.OWN)
+        else:
+            store.pin(cid, name=pins.OWN)
+
+    def block(self, cid: CID, *, sealed: bool = False) -> bytes:
+        """Return a verified block for the hub itself, sealed or not."""
+        return (self._sealed if sealed else self._content).block(cid)
+
+    def size(self, cid: CID, *, sealed: bool = False) -> int:
+        """Return how many bytes some content has, sealed or not."""
+        return (self._sealed if sealed else self._content).size(cid)
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the largest object that is accepted."""
+        return self._limit
 
     def document(self, cid: str, *, sealed: bool = False) -> dict[str, dagcbor.Node]:
         """Return a DAG-CBOR document that is a map.
@@ -298,10 +338,6 @@ def _only_root(roots: list[CID]) -> CID:
     if len(roots) != 1:
         raise InvalidInputError(f"The CAR file has {len(roots)} roots; give one for each root.")
     return roots[0]
-
-
-def _pin_name(actor: Account) -> str:
-    return f"account:{actor.name}"
 
 
 def _root(row: sa.Row[Any]) -> Root:

@@ -344,10 +344,11 @@ def _check_new(tx: Transaction, project: sa.Row[Any], content: str) -> None:
 
 
 def _promised(tx: Transaction) -> int:
-    """Return the units that were earned and wait to be confirmed; they count as spent."""
+    """Return the units that were earned here and wait to be confirmed; they count as spent."""
     shares = schema.shares
     query = sa.select(sa.func.sum(shares.c.reward, type_=schema.Amount()))
-    return int(tx.scalar(query.where(sa.not_(shares.c.minted))) or 0)
+    earned_here = shares.c.account.not_like("%@%")  # others are accounts of other hubs
+    return int(tx.scalar(query.where(sa.not_(shares.c.minted), earned_here)) or 0)
 
 
 def _measured(tx: Transaction, verdict: Verdict) -> dict[str, object]:

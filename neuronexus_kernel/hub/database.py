@@ -13,7 +13,7 @@ gaps and say the order of commits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -82,6 +82,12 @@ class Transaction:
         """Give the rows of a query that may be too many for the memory."""
         options = {"stream_results": True, "yield_per": 1000}
         yield from self._connection.execute(statement, execution_options=options)
+
+    def insert(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
+        """Add many rows to a table."""
+        if rows:
+            self.has_written = True
+            self._connection.execute(table.insert(), rows)
 
     def emit(self, kind: str, subject: str, project: str | None = None, /, **data: JSON) -> None:
         """Record an event; it is numbered now, and delivered after the commit.

@@ -33,7 +33,7 @@ from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
 from neuronexus_kernel.hub.database import Database, Transaction
 from neuronexus_kernel.hub.identity import OWNER
-from neuronexus_kernel.hub.projects import find_project
+from neuronexus_kernel.hub.projects import check_maintainer, find_project
 from neuronexus_kernel.hub.records import (
     Account,
     Federation,
@@ -112,7 +112,7 @@ class Federations:
             if known is not None:
                 return self.get(new.id)
             project = self._database.read(lambda tx: find_project(tx, new.project))
-            _check_maintainer(actor, project)
+            check_maintainer(actor, project, "serve it to others")
             self._database.read(lambda tx: self._check_free(tx, project.id))
             assignment = self._assignment(new, project)
             address, name = self._address(actor, new)
@@ -361,7 +361,8 @@ class Federations:
 
     def _check_author(self, actor: Account, row: sa.Row[Any]) -> None:
         if actor.name != row.author:
-            _check_maintainer(actor, self._database.read(lambda tx: find_project(tx, row.project)))
+            project = self._database.read(lambda tx: find_project(tx, row.project))
+            check_maintainer(actor, project, "serve it to others")
 
     def _check_resumable(self, row: sa.Row[Any]) -> None:
         if row.state not in ENDED_EARLY:
@@ -602,10 +603,3 @@ def find_federation(tx: Transaction, federation: str) -> sa.Row[Any]:
 def _find(tx: Transaction, federation: str) -> sa.Row[Any] | None:
     table = schema.federations
     return tx.first(sa.select(table).where(table.c.id == federation))
-
-
-def _check_maintainer(actor: Account, project: sa.Row[Any]) -> None:
-    if actor.role != "operator" and actor.name != project.owner:
-        raise ForbiddenError(
-            f"Only {project.owner}, who owns the project, or an operator may serve it to others."
-        )

@@ -12,7 +12,7 @@ Every method may raise `AuthenticationError` (nobody is signed in, and the call 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from neuronexus_kernel.hub.records import (
     Account,
@@ -216,6 +216,58 @@ class Hub(Protocol):
 
     def versions(self, project: str) -> list[Version]:
         """Return a project's model versions, oldest first."""
+
+    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
+        """Write a whole project, records and content, as one CAR file; return how many bytes.
+
+        The same project gives the same bytes.  Contributions that wait to be measured and
+        federations are left out.
+
+        Parameters
+        ----------
+        project
+            Its name or id.
+        stream
+            Takes the file, in binary mode.  If an error is raised, what it took is worth nothing.
+        sealed
+            Whether sealed content comes along too: the held-out split, the updates of
+            participants, and sealed receipts.
+
+        Raises
+        ------
+        ForbiddenError
+            If the visitor neither owns the project nor operates the hub; sealed content is for
+            operators alone.
+        StoreError
+            If content of it is missing.
+        """
+
+    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
+        """Make a project of what `export_project` wrote; the visitor will own it.
+
+        It has the id, the versions, the runs and the decided contributions that it had.  Accounts
+        of the other hub are named ``name@origin`` here, and what they earned there is no part of
+        this hub's ledger.  What the archive says of them nobody has proved.
+
+        Parameters
+        ----------
+        stream
+            The file, in binary mode.
+        name
+            Of the project here; by default the one that it had.
+
+        Raises
+        ------
+        ConflictError
+            If the project is here already, or its name is taken by another.
+        NotFoundError
+            If the held-out split is neither in the file nor sealed on this hub.
+        ForbiddenError
+            If there is sealed content in it, and the visitor is no operator.
+        StoreError, InvalidInputError, RecipeError, ArchitectureError, DatasetError, QuotaError
+            If the file is malformed, something in it does not fit together or not the task, or
+            something is too large.  No part of the project is here then.
+        """
 
     # -- training runs --------------------------------------------------------------------
 

@@ -7,9 +7,14 @@ is one visitor's view of them: opening gives the first, `visitor` gives others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
+from neuronexus_kernel.content import Visibility
 from neuronexus_kernel.errors import AuthenticationError, ForbiddenError, InvalidInputError
+from neuronexus_kernel.hub import pins
+from neuronexus_kernel.hub.archive import Archives
 from neuronexus_kernel.hub.backup import back_up
 from neuronexus_kernel.hub.checking import problems
 from neuronexus_kernel.hub.contents import Contents
@@ -50,10 +55,12 @@ from neuronexus_kernel.hub.records import (
     Version,
 )
 from neuronexus_kernel.hub.runs import Runs
+from neuronexus_kernel.hub.sharing import Sharing
 from neuronexus_kernel.hub.tokens import Tokens
 from neuronexus_kernel.hub.workers import ChildProcessExecutor
 from neuronexus_kernel.settings import Settings
 from neuronexus_kernel.storage import LocalStore
+from neuronexus_kernel.storage.car import write_all
 
 
 class Services:
@@ -86,12 +93,24 @@ class Services:
         self.content = content = LocalStore(stores / "content", settings.storage)
         self.sealed = sealed = LocalStore(stores / "sealed", settings.storage)
         self.contents = Contents(self.database, content, sealed, limit=settings.upload_limit)
-        # All that is added is pinned; but the stores are open to the command line too.
-        content.keep(self.contents.recorded())
-        sealed.keep(self.contents.recorded(sealed=True))
+        # What is added is pinned; but the folders are open to others too, and earlier versions
+        # pinned under no name.
+        open_to_some = self.contents.recorded(Visibility.PUBLIC, Visibility.PROJECT)
+        content.keep(open_to_some, name=pins.OWN)
+        sealed.keep(self.contents.recorded(Visibility.SEALED), name=pins.OWN)
+        self.sharing = Sharing.configured(
+            settings.home,
+            partial(self.contents.recorded, Visibility.PUBLIC),
+            self.contents.blocks(None),
+            sync=settings.storage.fsync == "always",
+        )
+        self.contents.when_public(self.sharing.note)
         self.identity = Identity(self.database)
         self.tokens = Tokens(self.database)
         self.projects = Projects(self.database, self.contents)
+        self.archives = Archives(
+            self.database, self.contents, self.projects, limit=settings.archive_limit
+        )
         self.runs = Runs(self.database, self.contents)
         self.contributions = Contributions(
             self.database, self.contents, self.tokens, per_day=settings.evaluation.per_day
@@ -115,9 +134,10 @@ class Services:
         )
 
     def close(self) -> None:
-        """End the federations and the evaluator, and let go of the database."""
+        """End the federations, the evaluator and the couriers, and let go of the database."""
         self.federations.close()
         self.evaluator.stop()
+        self.sharing.close()
         self.events.close()
         self.database.close()
         if not self._is_closed:
@@ -177,8 +197,9 @@ class LocalHub:
 
     @property
     def busy(self) -> bool:
-        """Whether an evaluation runs or waits, or a federation is served."""
-        return self._services.evaluator.busy or self._services.federations.active
+        """Whether an evaluation runs or waits, a federation is served, or content is on its way."""
+        services = self._services
+        return services.evaluator.busy or services.federations.active or services.sharing.at_work
 
     def visitor(self, token: str | None = None) -> LocalHub:
         """Return another visitor's view of the same hub.
@@ -203,6 +224,10 @@ class LocalHub:
         """Return the single blocks that the visitor may read, for a gateway."""
         return self._services.contents.blocks(self._account)
 
+    def archive(self, project: str, *, sealed: bool = False) -> Iterator[bytes]:
+        """Give what `export_project` writes piece by piece, for a download."""
+        return self._services.archives.export(self._actor(), project, sealed=sealed)
+
     def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
         """Call back after each commit with its events, on the writer thread."""
         return self._services.database.subscribe(callback)
@@ -210,6 +235,10 @@ class LocalHub:
     def start_evaluator(self) -> None:
         """Evaluate what is submitted, in child processes, until the hub is closed."""
         self._services.evaluator.start()
+
+    def start_sharing(self) -> None:
+        """Bring public content to the IPFS node that the environment names, until it is closed."""
+        self._services.sharing.start()
 
     # -- the interface ---------------------------------------------------------------------
 
@@ -322,6 +351,14 @@ class LocalHub:
     def versions(self, project: str) -> list[Version]:
         """See `Hub.versions`."""
         return self._services.projects.versions(project)
+
+    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
+        """See `Hub.export_project`."""
+        return write_all(stream, self.archive(project, sealed=sealed))
+
+    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
+        """See `Hub.import_project`."""
+        return self._services.archives.take_in(self._actor(), stream, name=name)
 
     def start_run(self, run: NewRun) -> Run:
         """See `Hub.start_run`."""

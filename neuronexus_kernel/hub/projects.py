@@ -12,9 +12,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from neuronexus_kernel.content import check_id, new_id
+from neuronexus_kernel.content import check_id, is_id, new_id
 from neuronexus_kernel.datasets import METRIC_OF, Dataset
-from neuronexus_kernel.errors import ConflictError, DatasetError, InvalidInputError, NotFoundError
+from neuronexus_kernel.errors import (
+    ConflictError,
+    DatasetError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+)
 from neuronexus_kernel.federation.weights import check_data, check_loss
 from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.contents import Contents
@@ -40,7 +46,7 @@ class Projects:
 
     def create(self, actor: Account, new: NewProject) -> Project:
         """Make a project after checking that its parts fit together; see `Hub.create_project`."""
-        self._check(new)
+        self.check(new)
 
         def change(tx: Transaction) -> Project:
             projects = schema.projects
@@ -138,23 +144,54 @@ class Projects:
             output_shape=tuple(row.output_shape),
         )
 
-    def _check(self, new: NewProject) -> None:
+    def check(self, new: NewProject) -> None:
+        """Check that the parts of a project fit together; see `Hub.create_project`."""
         check_id(new.id)
-        if not _NAME.fullmatch(new.name):
-            raise InvalidInputError(
-                f"{new.name!r} is not a project name: use 1 to 64 of a-z, 0-9, '.', '-' and '_'."
+        check_name(new.name)
+        self.check_model(new, new.recipe, new.weights)
+        self.check_data(new)
+
+    def check_model(self, new: NewProject, recipe: str, *weights: str) -> None:
+        """Check that a recipe fits the task of a project, and weights the recipe."""
+        made = self._contents.recipe(recipe)
+        made.architecture.check_task(new.input_shape, tuple(new.output_shape) or new.classes)
+        check_loss(made, new.kind)
+        for cid in weights:
+            weights_format.deserialize(
+                self._contents.bytes_of(cid), made.architecture.parameter_shapes
             )
+
+    def check_data(self, new: NewProject) -> None:
+        """Check that the splits of a project are of one task, and fit its recipe."""
         recipe = self._contents.recipe(new.recipe)
-        recipe.architecture.check_task(new.input_shape, tuple(new.output_shape) or new.classes)
-        weights_format.deserialize(
-            self._contents.bytes_of(new.weights), recipe.architecture.parameter_shapes
-        )
         public = self._contents.dataset(new.public)
         _check_description(new, public)
         check_data(recipe.architecture, public, classes=public.classes)
-        check_loss(recipe, new.kind)
         check_fits(self._contents.dataset(new.validation), public, "The validation split")
         check_fits(self._contents.dataset(new.held_out, sealed=True), public, "The held_out split")
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of a project; one that reads like an id could pass for another."""
+    if not _NAME.fullmatch(name) or is_id(name):
+        raise InvalidInputError(
+            f"{name!r} is not a project name: use 1 to 64 of a-z, 0-9, '.', '-' and '_', and not "
+            "the form of an id."
+        )
+
+
+def check_maintainer(actor: Account, project: sa.Row[Any], what: str) -> None:
+    """Refuse whoever neither owns a project nor operates the hub.
+
+    Parameters
+    ----------
+    what
+        What they may not do, as in "may export it".
+    """
+    if actor.role != "operator" and actor.name != project.owner:
+        raise ForbiddenError(
+            f"Only {project.owner}, who owns the project, or an operator may {what}."
+        )
 
 
 def _check_description(new: NewProject, public: Dataset) -> None:

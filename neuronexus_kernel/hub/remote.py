@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -41,7 +41,7 @@ from neuronexus_kernel.hub.records import (
     Sight,
     Version,
 )
-from neuronexus_kernel.hub.routes import API, BY_OPERATION, CONTENT
+from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, BY_OPERATION, CONTENT
 from neuronexus_kernel.hub.transport import PAUSES, Dropped, Transport
 from neuronexus_kernel.storage.interface import BlockReader
 
@@ -206,6 +206,15 @@ class RemoteHub:
     def versions(self, project: str) -> list[Version]:
         """See `Hub.versions`."""
         return self._call("versions", list[Version], project=project)
+
+    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
+        """See `Hub.export_project`."""
+        path = ARCHIVE.format(project=quote(_text(project, "project"), safe=""))
+        return self._transport.download(path, stream, query={"sealed": str(sealed).lower()})
+
+    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
+        """See `Hub.import_project`."""
+        return self._transport.upload(ARCHIVES, stream, Project, query={"name": name})
 
     # -- training runs --------------------------------------------------------------------
 

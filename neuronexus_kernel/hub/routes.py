@@ -2,8 +2,9 @@
 
 A route names a method of `Hub`; the method's parameters come from the path, then from the query
 (GET, DELETE) or the JSON body (POST), and are converted by the method's own type hints.  So
-there is one place that says what the API is.  ``put``, ``get`` and ``follow`` carry bytes and
-streams and have handlers of their own at `CONTENT` and `STREAM`; ``blocks`` is the gateway.
+there is one place that says what the API is.  What carries bytes and streams has handlers of its
+own: ``put`` and ``get`` at `CONTENT`, ``follow`` at `STREAM`, ``export_project`` at `ARCHIVE` and
+``import_project`` at `ARCHIVES`; ``blocks`` is the gateway.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import Literal
 API = "/neuronexus/api/v1"
 CONTENT = f"{API}/content"
 STREAM = f"{API}/events/stream"
+ARCHIVE = f"{API}/projects/{{project}}/archive"
+ARCHIVES = f"{API}/archives"
+CAR = "application/vnd.ipld.car"
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,26 @@ projects = sa.Table(
     _column("created"),
 )
 
+imports = sa.Table(
+    "imports",
+    metadata,
+    _key("project"),
+    _column("origin"),
+    _column("owner"),
+    _column("archive"),
+    _column("account"),
+    _column("created"),
+)
+
+payments = sa.Table(
+    "payments",
+    metadata,
+    _key("project"),
+    _key("number", sa.Integer),
+    _column("origin"),
+    _column("data", sa.LargeBinary),
+)
+
 versions = sa.Table(
     "versions",
     metadata,

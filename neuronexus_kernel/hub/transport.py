@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from threading import Event as Flag
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -26,7 +26,8 @@ from neuronexus_kernel.errors import (
     QuotaError,
 )
 from neuronexus_kernel.hub.records import Event
-from neuronexus_kernel.hub.routes import STREAM
+from neuronexus_kernel.hub.routes import CAR, STREAM
+from neuronexus_kernel.storage.car import write_all
 
 if TYPE_CHECKING:
     import requests
@@ -39,6 +40,8 @@ PAUSES = (0.1, 0.3, 0.6, 1.0, 1.0, 2.0, 2.0, 3.0)
 
 # What a server or a proxy cuts off without a word of explanation is larger than this.
 _LARGE = 1024 * 1024
+_PIECE = 1024 * 1024
+_LONG = 1800.0
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # The server pings every 15 seconds; three missed pings mean that it is gone.
 _SILENCE = 45.0
@@ -128,16 +131,7 @@ class Transport:
         patience = self._timeout + (len(body) if body else 0) / 1e6
 
         def attempt() -> requests.Response:
-            return self._connections().request(
-                verb,
-                self.address + path,
-                params=query,
-                data=body,
-                headers=headers,
-                auth=self._authorise,
-                timeout=(min(self._timeout, 10.0), patience),
-                allow_redirects=False,
-            )
+            return self._request(verb, path, query, headers, patience, data=body)
 
         try:
             response = _patiently(attempt, requests.ConnectionError) if repeat else attempt()
@@ -146,6 +140,69 @@ class Transport:
         if response.status_code >= 300:
             raise self._problem(response.status_code, response.content, sent=len(body or b""))
         return response.content
+
+    def download(self, path: str, stream: BinaryIO, *, query: dict[str, str]) -> int:
+        """Write the bytes of an answer to a stream as they come; return how many; see `send`."""
+        import requests
+
+        headers = {"Accept": "*/*, application/problem+json"}
+        try:
+            response = self._request("GET", path, query, headers, self._long, stream=True)
+            with response:
+                if response.status_code >= 300:
+                    raise self._problem(response.status_code, response.content)
+                return write_all(stream, response.iter_content(_PIECE))
+        except requests.RequestException as error:
+            raise self.unreachable(error) from error
+
+    def upload(self, path: str, stream: BinaryIO, returns: type[T], *, query: dict[str, str]) -> T:
+        """Send what a stream holds as it is read; return the record in the answer; see `send`."""
+        import requests
+
+        sent = 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal sent
+            while piece := stream.read(_PIECE):
+                sent += len(piece)
+                yield piece
+
+        headers = {"Accept": "application/json, application/problem+json", "Content-Type": CAR}
+        try:
+            response = self._request("POST", path, query, headers, self._long, data=pieces())
+        except requests.RequestException as error:
+            raise self.unreachable(error) from error
+        if response.status_code >= 300:
+            raise self._problem(response.status_code, response.content, sent=sent)
+        return self._decode(response.content, returns)
+
+    def _request(
+        self,
+        verb: str,
+        path: str,
+        query: dict[str, str] | None,
+        headers: dict[str, str],
+        patience: float,
+        *,
+        data: bytes | Iterator[bytes] | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        return self._connections().request(
+            verb,
+            self.address + path,
+            params=query,
+            data=data,
+            headers=headers,
+            auth=self._authorise,
+            timeout=(min(self._timeout, 10.0), patience),
+            allow_redirects=False,
+            stream=stream,
+        )
+
+    @property
+    def _long(self) -> float:
+        """Seconds to wait for a peer that takes a large file apart, or puts it together."""
+        return max(self._timeout, _LONG)
 
     def stream(self, since: int, project: str | None) -> Iterator[Event]:
         """Yield events from one WebSocket connection, until it drops or is closed.

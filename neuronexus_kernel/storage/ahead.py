@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from neuronexus_kernel.content.cid import CID, DAG_PB
 from neuronexus_kernel.storage import dag, folders
-from neuronexus_kernel.storage.dag import Fetch
+from neuronexus_kernel.storage.dag import Fetch, Links
 from neuronexus_kernel.storage.interface import Entry
-
-Links = Callable[[CID, bytes], list[CID]]
-"""Gives those links of a block that will be asked for."""
 
 
 class Ahead:

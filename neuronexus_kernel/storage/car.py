@@ -21,7 +21,15 @@ from neuronexus_kernel.storage.car_reading import HEADER_2, MAX_HEADER, PRAGMA, 
 from neuronexus_kernel.storage.dag import Block, Fetch, Limits, Walk, key_of, links_of
 from neuronexus_kernel.storage.interface import BlockReader, Progress, Put
 
-__all__ = ["MAX_HEADER", "PRAGMA", "encode_car", "import_car", "read_car", "write_car"]
+__all__ = [
+    "MAX_HEADER",
+    "PRAGMA",
+    "encode_car",
+    "import_car",
+    "read_car",
+    "write_all",
+    "write_car",
+]
 
 
 def write_car(
@@ -136,6 +144,21 @@ def _told(blocks: Iterable[Block], progress: Progress) -> Iterator[Block]:
     for cid, block in blocks:
         yield cid, block
         progress(len(block))
+
+
+def write_all(stream: BinaryIO, pieces: Iterable[bytes]) -> int:
+    """Write pieces to a stream as they are made; return how many bytes.
+
+    Raises
+    ------
+    InvalidInputError
+        If the stream does not block.
+    """
+    size = 0
+    for piece in pieces:
+        _write(stream, piece)
+        size += len(piece)
+    return size
 
 
 def _write(stream: BinaryIO, data: bytes) -> None:

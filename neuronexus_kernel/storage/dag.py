@@ -35,6 +35,9 @@ Fetch = Callable[[CID], bytes]
 """Returns a verified block."""
 
 Block = tuple[CID, bytes]
+Links = Callable[[CID, bytes], list[CID]]
+"""Gives those links of a block that matter."""
+
 Follow: TypeAlias = "Callable[[CID, bytes], Sequence[tuple[CID, Follow]]]"
 """Gives the links of a block that are to be followed, each with what is followed below it."""
 
@@ -147,6 +150,25 @@ def links_of(cid: CID, block: bytes) -> list[CID]:
     codec = _FOREIGN_CODECS.get(cid.codec, "unknown")
     known = ", ".join(CODECS.values())
     raise StoreError(f"{cid} has the codec {codec} (0x{cid.codec:x}); this store reads {known}.")
+
+
+def document(fetch: Fetch, cid: CID) -> Node:
+    """Return the document (dag-cbor) under a CID.
+
+    Raises
+    ------
+    NotFoundError
+        If it is missing.
+    StoreError
+        If the CID is that of something else, or the block is malformed.
+    """
+    if cid.codec != DAG_CBOR:
+        kind = CODECS.get(cid.codec, f"codec 0x{cid.codec:x}")
+        raise StoreError(f"{cid} is no document but {kind}. Use get() for its bytes.")
+    try:
+        return dagcbor.decode(fetch(cid))
+    except ContentError as error:
+        raise StoreError(f"Block {cid} is no DAG-CBOR document: {error}") from None
 
 
 def parts_of(cid: CID, block: bytes) -> list[CID]:

@@ -26,10 +26,12 @@ from pathlib import Path
 
 from neuronexus_kernel.content.cid import CID, CODECS
 from neuronexus_kernel.content.directory import check_name
-from neuronexus_kernel.errors import ConflictError, StoreError
+from neuronexus_kernel.errors import StoreError
 from neuronexus_kernel.storage import folders, unixfs
+from neuronexus_kernel.storage.files import check_free, publish
 from neuronexus_kernel.storage.importer import MAX_DEPTH
 from neuronexus_kernel.storage.interface import Kind, Progress
+from neuronexus_kernel.storage.threads import SharedThreads
 from neuronexus_kernel.storage.unixfs import Fetch
 
 _STAGING = re.compile(r"\.neuronexus-download-[0-9a-f]{16}")
@@ -64,7 +66,7 @@ def download(
     name: str = "",
     outside: bool = False,
     limits: Limits | None = None,
-    ahead: int = 0,
+    ahead: int | SharedThreads = 0,
     progress: Progress | None = None,
 ) -> Path:
     """Write a file or a folder to disk.
@@ -85,7 +87,7 @@ def download(
     limits
         How much to write at most.
     ahead
-        So many blocks of a file are fetched side by side; see `unixfs.read`.
+        As in `unixfs.read`, for each file.
     progress
         Told of the bytes that were written.
 
@@ -106,7 +108,7 @@ def download(
     """
     if target.is_dir() and not target.is_symlink():
         target = target / check_name(name or str(cid))
-    _check_free(target)
+    check_free(target)
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_remains(target.parent)
@@ -134,7 +136,7 @@ class _Download:
         target: Path,
         outside: bool,
         limits: Limits,
-        ahead: int,
+        ahead: int | SharedThreads,
         progress: Progress | None,
     ) -> None:
         self._fetch = fetch
@@ -222,25 +224,14 @@ def _write_all(handle: int, piece: bytes) -> None:
         rest = rest[os.write(handle, rest) :]
 
 
-def _check_free(target: Path) -> None:
-    if os.path.lexists(target):
-        raise ConflictError(f"{target} exists already. Choose another place, or remove it first.")
-
-
 def _publish(made: Path, target: Path) -> None:
     """Move what was made to its place, unless something appeared there meanwhile."""
     with _explained(target):
         if made.is_dir() and not made.is_symlink():
-            _check_free(target)
+            check_free(target)
             os.rename(made, target)
             return
-        try:
-            os.link(made, target, follow_symlinks=False)
-        except FileExistsError:
-            _check_free(target)
-        except OSError:  # A file system without hard links.
-            _check_free(target)
-            os.rename(made, target)
+        publish(made, target)
 
 
 @contextmanager

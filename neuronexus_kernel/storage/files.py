@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import BinaryIO
 
-from neuronexus_kernel.errors import StoreError
+from neuronexus_kernel.errors import ConflictError, InvalidInputError, NotFoundError, StoreError
 
 MAX_BLOCK = 2 * 1024 * 1024
 """Bytes of a block: no other IPFS node would take a larger one."""
@@ -72,6 +74,82 @@ def create(path: str | Path, data: bytes | memoryview) -> None:
         raise
     finally:
         os.close(handle)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading.
+
+    Raises
+    ------
+    NotFoundError, InvalidInputError
+        If there is none, or it cannot be read.
+    """
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no file or folder {path}.") from None
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be opened: {error.strerror}.") from None
+    with stream:
+        yield stream
+
+
+@contextmanager
+def appearing(target: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Write a file that appears when it is whole, and not at all if an error is raised.
+
+    Parameters
+    ----------
+    target
+        Where it shall lie.
+    private
+        Whether it is for its owner alone.
+
+    Raises
+    ------
+    ConflictError
+        If something lies there already.
+    StoreError
+        If it cannot be written.
+    """
+    check_free(target)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    with explained(target, "could not be written; nothing was"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        handle = os.open(draft, flags, 0o600 if private else 0o666)
+        try:
+            with os.fdopen(handle, "w+b") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(handle)
+            publish(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def publish(made: Path, target: Path) -> None:
+    """Move a file to its place, unless something appeared there meanwhile."""
+    try:
+        os.link(made, target, follow_symlinks=False)
+    except FileExistsError:
+        check_free(target)
+    except OSError:  # A file system without hard links.
+        check_free(target)
+        os.rename(made, target)
+
+
+def check_free(target: Path) -> None:
+    """Refuse to write where something lies already.
+
+    Raises
+    ------
+    ConflictError
+        If something does.
+    """
+    if os.path.lexists(target):
+        raise ConflictError(f"{target} exists already. Choose another place, or remove it first.")
 
 
 def flush(path: str | Path) -> None:

@@ -9,33 +9,26 @@ Nothing is fetched but what was asked for.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from neuronexus_kernel.content import dagcbor
-from neuronexus_kernel.content.cid import CID, CODECS, DAG_CBOR, IDENTITY
+from neuronexus_kernel.content.cid import CID, IDENTITY
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.errors import ContentError, InvalidInputError, NotFoundError, StoreError
-from neuronexus_kernel.storage import car, dag, exporter, folders, unixfs
-from neuronexus_kernel.storage.ahead import fetching_ahead, list_ahead
+from neuronexus_kernel.storage.distant import DistantStore
 from neuronexus_kernel.storage.gateways import Gateway, Gateways, Patience
 from neuronexus_kernel.storage.interface import (
     Address,
     BlockReader,
-    Entry,
     Pin,
-    Progress,
     Put,
     Source,
-    Stat,
 )
 
 __all__ = ["Gateway", "GatewayStore", "Patience"]
 
 
-class GatewayStore:
+class GatewayStore(DistantStore):
     """A `ContentStore` that only reads, from one or more trustless gateways.
 
     Parameters
@@ -83,9 +76,9 @@ class GatewayStore:
             patience=patience or Patience(),
             connections=parallel,
         )
+        super().__init__(parallel=parallel)
         self._cache = cache
         self._keep = keep
-        self._parallel = parallel
 
     def __repr__(self) -> str:
         return f"GatewayStore({self._gateways.addresses!r})"
@@ -114,84 +107,17 @@ class GatewayStore:
             return True
         return self._gateways.has_block(cid)
 
-    # -- out --------------------------------------------------------------------------------
-
-    def get(self, address: Address) -> bytes:
-        """Return the whole content, verified; see `ContentStore.get`."""
-        return unixfs.content(self.block, self.resolve(address), ahead=self._parallel)
-
-    def open(self, address: Address) -> BinaryIO:
-        """Return a stream of a file, which fetches the blocks that are read and no others."""
-        return io.BufferedReader(unixfs.FileReader(self.block, self.resolve(address)))
-
-    def get_node(self, address: Address) -> Node:
-        """Return the document of a DAG-CBOR CID; see `ContentStore.get_node`."""
-        cid = self.resolve(address)
-        if cid.codec != DAG_CBOR:
-            kind = CODECS.get(cid.codec, f"codec 0x{cid.codec:x}")
-            raise StoreError(f"{cid} is no document but {kind}. Use get() for its bytes.")
-        try:
-            return dagcbor.decode(self.block(cid))
-        except ContentError as error:
-            raise StoreError(f"Block {cid} is no DAG-CBOR document: {error}") from None
-
-    def ls(self, address: Address) -> list[Entry]:
-        """Return the entries of a folder, sorted by name; see `ContentStore.ls`."""
-        return list_ahead(self.block, self.resolve(address), self._parallel)
-
-    def download(self, address: Address, target: Path, *, progress: Progress | None = None) -> Path:
-        """Write a file or a folder to disk; see `ContentStore.download`."""
-        cid = self.resolve(address)
-        with fetching_ahead(self.block, dag.parts_of, self._parallel) as fetch:
-            return exporter.download(fetch, cid, target, progress=progress)
-
-    def export_car(
-        self,
-        roots: Sequence[Address],
-        stream: BinaryIO,
-        *,
-        version: int = 1,
-        progress: Progress | None = None,
-    ) -> int:
-        """Write all blocks of some roots as a CAR file; see `ContentStore.export_car`."""
-        cids = [self.resolve(root) for root in roots]
-        with fetching_ahead(self.block, dag.links_of, self._parallel, once=True) as fetch:
-            return car.write_car(fetch, cids, stream, version=version, progress=progress)
-
-    # -- about ------------------------------------------------------------------------------
-
-    def has(self, address: Address) -> bool:
-        """Tell whether a gateway has the root block; see `ContentStore.has`."""
-        try:
-            return self.has_block(self.resolve(address))
-        except NotFoundError:
-            return False
-
-    def size(self, address: Address) -> int:
-        """Return the bytes that `get` would give; see `ContentStore.size`."""
-        return unixfs.size_of(self.block, self.resolve(address))
-
-    def stat(self, address: Address) -> Stat:
-        """Return what the root block tells; see `ContentStore.stat`."""
-        return folders.stat(self.block, self.resolve(address))
-
-    def resolve(self, address: Address) -> CID:
-        """Return the CID that an address leads to; see `ContentStore.resolve`."""
-        return folders.resolve(self.block, address)
-
     # -- what a gateway cannot do -----------------------------------------------------------
 
     def add(self, data: Source, **options: object) -> NoReturn:
         """Refuse: a gateway is only read."""
         raise _only_read("add content")
 
-    def put_node(self, node: Node, *, pin: bool = True) -> NoReturn:
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> NoReturn:
         """Refuse: a gateway is only read."""
         raise _only_read("add a document")
 
-    def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
-    ) -> NoReturn:
+    def import_car(self, stream: BinaryIO, **options: object) -> NoReturn:
         """Refuse: a gateway is only read."""
         raise _only_read("import a CAR file")
 

@@ -177,14 +177,30 @@ class ContentStore(BlockReader, Protocol):
         """
         ...
 
-    def put_node(self, node: Node, *, pin: bool = True) -> CID:
-        """Keep a document as canonical DAG-CBOR; at most 2 MiB of it."""
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
+        """Keep a document as canonical DAG-CBOR, at most 2 MiB of it; `name` is that of the pin."""
         ...
 
     def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
+        self,
+        stream: BinaryIO,
+        *,
+        name: str = "",
+        pin: bool = True,
+        progress: Progress | None = None,
     ) -> list[CID]:
         """Take in a CAR file (version 1 or 2), every block verified; return its roots.
+
+        Parameters
+        ----------
+        stream
+            The file.
+        name
+            Name of the pins.
+        pin
+            Whether to pin each root, recursively.
+        progress
+            Told of the bytes that were read.
 
         Raises
         ------
@@ -245,8 +261,12 @@ class ContentStore(BlockReader, Protocol):
         """Return what is known of the content from its root block."""
         ...
 
-    def resolve(self, address: Address) -> CID:
-        """Return the CID that an address with a path leads to."""
+    def resolve(self, address: Address, *, follow: bool = False) -> CID:
+        """Return the CID that an address with a path leads to.
+
+        Symlinks on the path are followed while they stay below the root; the last name is if
+        `follow` says so, as `get`, `open`, `size`, `ls` and `download` do.
+        """
         ...
 
     # -- pins -------------------------------------------------------------------------------

@@ -12,31 +12,27 @@ not when they were made.
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from neuronexus_kernel.content import dagcbor
 from neuronexus_kernel.content.cid import CID, CODECS, DAG_CBOR, IDENTITY, SHA2_256, SHA2_512
 from neuronexus_kernel.content.dagcbor import Node
-from neuronexus_kernel.errors import ContentError, NotFoundError, StoreError
-from neuronexus_kernel.storage import car, dag, exporter, folders, importer, unixfs
-from neuronexus_kernel.storage.ahead import fetching_ahead, list_ahead
+from neuronexus_kernel.errors import NotFoundError, StoreError
+from neuronexus_kernel.storage import car, dag, importer
 from neuronexus_kernel.storage.dag import Fetch, key_of
+from neuronexus_kernel.storage.distant import DistantStore
 from neuronexus_kernel.storage.endpoints import Endpoint
 from neuronexus_kernel.storage.files import MAX_BLOCK
 from neuronexus_kernel.storage.interface import (
     Address,
-    Entry,
     Pin,
     Progress,
     Source,
-    Stat,
 )
 from neuronexus_kernel.storage.node_answers import (
     Identity,
@@ -58,7 +54,7 @@ _LONGEST_NAME = 255
 _HASHES = {SHA2_256: "sha2-256", SHA2_512: "sha2-512"}
 
 
-class KuboStore:
+class KuboStore(DistantStore):
     """A `ContentStore` on an IPFS node.
 
     Parameters
@@ -81,11 +77,11 @@ class KuboStore:
         search: float = 10.0,
         parallel: int = 8,
     ) -> None:
+        super().__init__(parallel=parallel)
         self._endpoint = node if isinstance(node, Endpoint) else Endpoint.parse(node)
         self._rpc = Rpc(self._endpoint, seconds=seconds)
         self._seconds = seconds
         self._search = search
-        self._parallel = parallel
         self._takes_cars: bool | None = None
 
     @classmethod
@@ -104,7 +100,7 @@ class KuboStore:
         return f"KuboStore({self._endpoint.url!r})"
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Break off what is under way, and let go of the connections."""
         self._rpc.close()
 
     # -- blocks -----------------------------------------------------------------------------
@@ -155,7 +151,7 @@ class KuboStore:
             self.push(spool.block, root, pin=pin, name=name)
         return root
 
-    def put_node(self, node: Node, *, pin: bool = True) -> CID:
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
         """Keep a document; see `ContentStore.put_node`.
 
         It is pinned with all that it links to if that is on the node, else alone.
@@ -164,20 +160,27 @@ class KuboStore:
         cid = CID.of(block, DAG_CBOR)
         with Spool() as spool:
             spool.put(cid, block)
-            self.push(spool.block, cid, pin=pin)
+            self.push(spool.block, cid, pin=pin, name=name)
         return cid
 
     def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
+        self,
+        stream: BinaryIO,
+        *,
+        name: str = "",
+        pin: bool = True,
+        progress: Progress | None = None,
     ) -> list[CID]:
         """Take in a CAR file; see `ContentStore.import_car`."""
         with Spool() as spool:
             roots = car.import_car(stream, spool.put, reader=self, progress=progress)
             for root in roots:
-                self.push(_either(spool, self), root, pin=pin)
+                self.push(_either(spool, self), root, pin=pin, name=name)
         return roots
 
-    def push(self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "") -> None:
+    def push(
+        self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "", follow: bool = True
+    ) -> None:
         """Send content that lies elsewhere; what the node has and keeps already is not sent.
 
         Parameters
@@ -188,6 +191,9 @@ class KuboStore:
             What to send.
         pin, name
             As in `add`.
+        follow
+            Whether what documents link to is sent as well, as far as `fetch` has it.  Otherwise a
+            document goes alone and is kept alone: to keep more the node would look for more.
 
         Raises
         ------
@@ -204,85 +210,26 @@ class KuboStore:
             if pin and name and known.name != name:
                 self._keep(root, name, recursive=True)
             return
+        links = dag.links_of if follow else dag.parts_of
         elsewhere: list[CID] = []
-        blocks = leaves_first(fetch, root, elsewhere=elsewhere)
-        if self._takes_car_files():
-            # Documents may name what lies elsewhere: a node would look for that, perhaps for long.
-            self._send_car(root, blocks, pin=pin and root.codec != DAG_CBOR)
-        else:
-            self._send_blocks(blocks)
-        if pin:
-            try:
+        ends: list[CID] = []
+        blocks = leaves_first(fetch, root, links=links, elsewhere=elsewhere)
+        if not follow:
+            blocks = _noting(blocks, ends)
+        # Documents may name what lies elsewhere: a node would look for that, perhaps for long.
+        self._send(root, blocks, pin=pin and follow and root.codec != DAG_CBOR)
+        if not pin:
+            if not self.has_block(root):
+                raise self._lost(root)
+            return
+        try:
+            if not ends:
                 self._keep(root, name, recursive=all(map(self.has_block, elsewhere)))
-            except NotFoundError:
-                raise self._lost(root) from None
-        elif not self.has_block(root):
-            raise self._lost(root)
-
-    # -- out --------------------------------------------------------------------------------
-
-    def get(self, address: Address) -> bytes:
-        """Return the whole content, verified; see `ContentStore.get`."""
-        return unixfs.content(self.block, self.resolve(address), ahead=self._parallel)
-
-    def open(self, address: Address) -> BinaryIO:
-        """Return a stream of a file, which fetches the blocks that are read and no others."""
-        return io.BufferedReader(unixfs.FileReader(self.block, self.resolve(address)))
-
-    def get_node(self, address: Address) -> Node:
-        """Return the document of a DAG-CBOR CID; see `ContentStore.get_node`."""
-        cid = self.resolve(address)
-        if cid.codec != DAG_CBOR:
-            kind = CODECS.get(cid.codec, f"codec 0x{cid.codec:x}")
-            raise StoreError(f"{cid} is no document but {kind}. Use get() for its bytes.")
-        try:
-            return dagcbor.decode(self.block(cid))
-        except ContentError as error:
-            raise StoreError(f"Block {cid} is no DAG-CBOR document: {error}") from None
-
-    def ls(self, address: Address) -> list[Entry]:
-        """Return the entries of a folder, sorted by name; see `ContentStore.ls`."""
-        return list_ahead(self.block, self.resolve(address), self._parallel)
-
-    def download(self, address: Address, target: Path, *, progress: Progress | None = None) -> Path:
-        """Write a file or a folder to disk; see `ContentStore.download`."""
-        cid = self.resolve(address)
-        with fetching_ahead(self.block, dag.parts_of, self._parallel) as fetch:
-            return exporter.download(fetch, cid, target, progress=progress)
-
-    def export_car(
-        self,
-        roots: Sequence[Address],
-        stream: BinaryIO,
-        *,
-        version: int = 1,
-        progress: Progress | None = None,
-    ) -> int:
-        """Write all blocks of some roots as a CAR file; see `ContentStore.export_car`."""
-        cids = [self.resolve(root) for root in roots]
-        with fetching_ahead(self.block, dag.links_of, self._parallel, once=True) as fetch:
-            return car.write_car(fetch, cids, stream, version=version, progress=progress)
-
-    # -- about ------------------------------------------------------------------------------
-
-    def has(self, address: Address) -> bool:
-        """Tell whether the content is on the node; see `ContentStore.has`."""
-        try:
-            return self.has_block(self.resolve(address))
+                return
+            for cid, _ in leaves_first(fetch, root, links=links):
+                self._keep(cid, name, recursive=False)
         except NotFoundError:
-            return False
-
-    def size(self, address: Address) -> int:
-        """Return the bytes that `get` would give; see `ContentStore.size`."""
-        return unixfs.size_of(self.block, self.resolve(address))
-
-    def stat(self, address: Address) -> Stat:
-        """Return what the root block tells; see `ContentStore.stat`."""
-        return folders.stat(self.block, self.resolve(address))
-
-    def resolve(self, address: Address) -> CID:
-        """Return the CID that an address leads to; see `ContentStore.resolve`."""
-        return folders.resolve(self.block, address)
+            raise self._lost(root) from None
 
     # -- pins -------------------------------------------------------------------------------
 
@@ -330,10 +277,13 @@ class KuboStore:
 
     # -- sending ----------------------------------------------------------------------------
 
-    def _takes_car_files(self) -> bool:
+    def _send(self, root: CID, blocks: Iterator[dag.Block], *, pin: bool) -> None:
         if self._takes_cars is None:
             self._takes_cars = self._rpc.offers("dag/import")
-        return self._takes_cars
+        if self._takes_cars:
+            self._send_car(root, blocks, pin=pin)
+        else:
+            self._send_blocks(blocks)
 
     def _send_car(self, root: CID, blocks: Iterator[dag.Block], *, pin: bool) -> None:
         """Send blocks as one CAR file, and read what the node says of its root."""
@@ -437,6 +387,14 @@ class KuboStore:
 
 def _either(spool: Spool, store: KuboStore) -> Fetch:
     return lambda cid: (spool if spool.has_block(cid) else store).block(cid)
+
+
+def _noting(blocks: Iterator[dag.Block], ends: list[CID]) -> Iterator[dag.Block]:
+    """Give blocks on, and note the documents that link to others."""
+    for cid, block in blocks:
+        if cid.codec == DAG_CBOR and dag.links_of(cid, block):
+            ends.append(cid)
+        yield cid, block
 
 
 def _short(name: str) -> str:

@@ -132,6 +132,9 @@ class Outbox:
     def __repr__(self) -> str:
         return f"Outbox({str(self._folder)!r})"
 
+    def __len__(self) -> int:
+        return len(self._names())
+
     def put(self, root: CID, action: Action, *, name: str = "") -> None:
         """Add a task; it takes the place of the one that the root has, if any."""
         file = self._file_of(root)
@@ -175,14 +178,31 @@ class Outbox:
                         self._carry_out(task, deliver, done, failed)
                     except StoreUnavailable as error:
                         problem = str(error)
-                        self._rest_longer()
+                        self.rest()
                         break
-        return Pushed(tuple(done), tuple(failed.items()), len(self._names()), problem)
+        return Pushed(tuple(done), tuple(failed.items()), len(self), problem)
 
     def awake(self) -> None:
         """Say that the node answers: it need not be left in peace any more."""
         with explained(self._folder), suppress(FileNotFoundError):
             os.unlink(self._folder / _REST)
+
+    def rest(self) -> None:
+        """Say that the node does not answer: it is left in peace, longer each time."""
+        with self._locked():
+            tries = self._rest()[0]
+            rest = {"tries": tries + 1, "until": time.time() + _pause(tries)}
+            self._replace(self._folder / _REST, json.dumps(rest).encode())
+
+    def resting(self) -> float:
+        """Return for how many seconds the node is still left in peace."""
+        return max(0.0, self._rest()[1] - time.time())
+
+    def due_in(self) -> float | None:
+        """Return in how many seconds a task may be tried; None if none waits."""
+        now = time.time()
+        pauses = [task.until - now if _rests(task.until, now) else 0.0 for task in self.waiting()]
+        return max(min(pauses), self.resting()) if pauses else None
 
     # -- carrying out -----------------------------------------------------------------------
 
@@ -250,12 +270,6 @@ class Outbox:
         except (OSError, ValueError, KeyError, TypeError):
             return 0, 0.0
         return tries, until if _rests(until, time.time()) else 0.0
-
-    def _rest_longer(self) -> None:
-        with self._locked():
-            tries = self._rest()[0]
-            rest = {"tries": tries + 1, "until": time.time() + _pause(tries)}
-            self._replace(self._folder / _REST, json.dumps(rest).encode())
 
     # -- files ------------------------------------------------------------------------------
 

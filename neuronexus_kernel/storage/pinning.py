@@ -113,7 +113,9 @@ class PinningService:
         self._sleep = sleep
 
     @classmethod
-    def configured(cls, environment: Mapping[str, str] | None = None) -> PinningService | None:
+    def configured(
+        cls, environment: Mapping[str, str] | None = None, *, patience: float = 120.0
+    ) -> PinningService | None:
         """Return the service that the environment names, or None if it names none.
 
         Parameters
@@ -121,6 +123,8 @@ class PinningService:
         environment
             Where ``NEURONEXUS_PINNING`` (the address) and ``NEURONEXUS_PINNING_TOKEN`` are looked
             up; by default the process's.
+        patience
+            As above.
         """
         environment = os.environ if environment is None else environment
         address = environment.get("NEURONEXUS_PINNING", "")
@@ -129,13 +133,13 @@ class PinningService:
             return None
         if not token:
             raise InvalidInputError("NEURONEXUS_PINNING_TOKEN is not set; the service needs it.")
-        return cls(Endpoint.parse(address, Credentials(token)))
+        return cls(Endpoint.parse(address, Credentials(token)), patience=patience)
 
     def __repr__(self) -> str:
         return f"PinningService({self._service.url!r})"
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Break off what is under way, and let go of the connections."""
         self._wire.close()
 
     # -- what can be asked ------------------------------------------------------------------

@@ -119,7 +119,7 @@ class Wire:
         self._sleep = sleep
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Break off what is under way, and let go of the connections."""
         self._web.close()
 
     def ask(

@@ -82,9 +82,7 @@ class PinBook:
 
     def path_of(self, cid: CID, name: str, recursive: bool) -> Path:
         """Return the file of a pin, whether it exists or not."""
-        kind = "r" if recursive else "d"
-        digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-        return self.folder / f"{BlockStore.name_of(cid)}.{kind}.{digest}"
+        return self.folder / f"{BlockStore.name_of(cid)}{_ending(name, recursive)}"
 
     def find(self, cid: CID, name: str) -> Record | None:
         """Return the pin of a root under one name, the recursive one if there are two."""
@@ -126,9 +124,10 @@ class PinBook:
         with explained(self.folder, "could not be read"):
             return set(filter(_NAME.fullmatch, os.listdir(self.folder)))
 
-    def kept_whole(self) -> set[str]:
-        """Return the roots that recursive pins keep, as the names of their blocks."""
-        return {name.partition(".")[0] for name in self.names() if ".r." in name}
+    def kept_whole(self, name: str) -> set[str]:
+        """Return the roots that recursive pins of a name keep, as the names of their blocks."""
+        ending = _ending(name, True)
+        return {file.removesuffix(ending) for file in self.names() if file.endswith(ending)}
 
     def strays(self) -> Iterator[Path]:
         """Give files that lie among the pins and are none."""
@@ -193,6 +192,12 @@ def check_name(name: str) -> str:
     except UnicodeEncodeError:
         raise InvalidInputError("The name of a pin has no UTF-8 form.") from None
     return name
+
+
+def _ending(name: str, recursive: bool) -> str:
+    """Return how the file of a pin with this name ends."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return f".{'r' if recursive else 'd'}.{digest}"
 
 
 def now() -> str:

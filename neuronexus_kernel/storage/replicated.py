@@ -8,13 +8,13 @@ near the next time; what is corrupt or missing here is fetched again.
 A store tells by its root block whether it has some content, as that is written last.  So of what is
 read in parts only blocks without parts are kept, and roots only when all below them is here.
 
-Everything in such a store travels to the node, and from there to whoever asks: it is for public
-content alone.  Sealed and project content lies in a `LocalStore` that has no node.
+What travels to the node is there for whoever asks.  A store that also holds what is not for
+everybody, such as that of a hub, sends only what is added to it as a file or a folder; what a hub
+itself brings to a node is decided by `hub.sharing`.
 """
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,14 +26,16 @@ from neuronexus_kernel.content.cid import CID, DAG_CBOR
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.errors import (
     ContentError,
+    ForbiddenError,
     NotFoundError,
     QuotaError,
     StoreError,
     StoreUnavailable,
 )
-from neuronexus_kernel.storage import car, dag, folders, unixfs
-from neuronexus_kernel.storage.ahead import fetching_ahead, list_ahead
-from neuronexus_kernel.storage.dag import Fetch, key_of
+from neuronexus_kernel.storage import car, dag
+from neuronexus_kernel.storage.ahead import fetching_ahead
+from neuronexus_kernel.storage.dag import Fetch, Links, key_of
+from neuronexus_kernel.storage.distant import DistantStore
 from neuronexus_kernel.storage.interface import (
     Address,
     ContentStore,
@@ -41,7 +43,6 @@ from neuronexus_kernel.storage.interface import (
     Pin,
     Progress,
     Source,
-    Stat,
 )
 from neuronexus_kernel.storage.kubo import KuboStore
 from neuronexus_kernel.storage.outbox import Action, Outbox, Pushed, Task
@@ -53,18 +54,18 @@ T = TypeVar("T")
 _SILENCE = 5.0
 """Seconds for which a node that did not answer is not asked for content again."""
 
-Links = Callable[[CID, bytes], list[CID]]
-
 
 class Remote(ContentStore, Protocol):
     """A store elsewhere that takes content from here, such as a `KuboStore`."""
 
-    def push(self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "") -> None:
+    def push(
+        self, fetch: Fetch, root: CID, *, pin: bool = True, name: str = "", follow: bool = True
+    ) -> None:
         """Take some content, whose blocks `fetch` returns; see `KuboStore.push`."""
         ...
 
 
-class ReplicatedStore:
+class ReplicatedStore(DistantStore):
     """A `ContentStore` here whose content is also brought to a node.
 
     Parameters
@@ -77,6 +78,9 @@ class ReplicatedStore:
         What waits to be brought there.
     push
         Whether to push when something was added; otherwise somebody calls `push` now and then.
+    only_added
+        Whether only files and folders that are added travel to the node, and not what is pinned
+        or imported here, nor what documents link to: for a store with content that is not public.
     parallel
         How many blocks are fetched at the same time.
     """
@@ -88,13 +92,15 @@ class ReplicatedStore:
         outbox: Outbox,
         *,
         push: bool = True,
+        only_added: bool = False,
         parallel: int = 8,
     ) -> None:
+        super().__init__(parallel=parallel)
         self._local = local
         self._node = node
         self._outbox = outbox
         self._pushes = push
-        self._parallel = parallel
+        self._only_added = only_added
         self._silent_until = 0.0
         self._silence = ""
 
@@ -146,28 +152,33 @@ class ReplicatedStore:
         root = self._local.add(
             data, profile=profile, name=name, pin=pin, hidden=hidden, progress=progress
         )
+        self._send([root], pin=pin, name=name, is_added=True)
+        return root
+
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
+        """Keep a document here, and bring it to the node; see `ContentStore.put_node`."""
+        root = self._local.put_node(node, name=name, pin=pin)
         self._send([root], pin=pin, name=name)
         return root
 
-    def put_node(self, node: Node, *, pin: bool = True) -> CID:
-        """Keep a document here, and bring it to the node; see `ContentStore.put_node`."""
-        root = self._local.put_node(node, pin=pin)
-        self._send([root], pin=pin)
-        return root
-
     def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
+        self,
+        stream: BinaryIO,
+        *,
+        name: str = "",
+        pin: bool = True,
+        progress: Progress | None = None,
     ) -> list[CID]:
         """Take in a CAR file, and bring its roots to the node; see `ContentStore.import_car`."""
-        roots = self._local.import_car(stream, pin=pin, progress=progress)
-        self._send(roots, pin=pin)
+        roots = self._local.import_car(stream, name=name, pin=pin, progress=progress)
+        self._send(roots, pin=pin, name=name)
         return roots
 
     # -- out --------------------------------------------------------------------------------
 
     def get(self, address: Address) -> bytes:
         """Return the whole content, verified; see `ContentStore.get`."""
-        root = self.resolve(address)
+        root = self.resolve(address, follow=True)
         return self._whole(root, lambda store: store.get(root), dag.parts_of)
 
     def open(self, address: Address) -> BinaryIO:
@@ -175,48 +186,30 @@ class ReplicatedStore:
 
         Of a file that is not here, only those blocks are fetched that are read.
         """
-        root = self.resolve(address)
-        if self._local.has(root):
-            return self._local.open(root)
-        return io.BufferedReader(unixfs.FileReader(self.block, root))
+        root = self.resolve(address, follow=True)
+        return self._local.open(root) if self._local.has(root) else super().open(root)
 
     def get_node(self, address: Address) -> Node:
         """Return the document of a DAG-CBOR CID; see `ContentStore.get_node`."""
         root = self.resolve(address)
         if root.codec != DAG_CBOR or self._near(root) is not None:
             return self._local.get_node(root)
-        try:
-            return dagcbor.decode(self.block(root))
-        except ContentError as error:
-            raise StoreError(f"Block {root} is no DAG-CBOR document: {error}") from None
+        return super().get_node(root)
 
     def ls(self, address: Address) -> list[Entry]:
         """Return the entries of a folder, sorted by name; see `ContentStore.ls`."""
-        root = self.resolve(address)
+        root = self.resolve(address, follow=True)
         try:
             return self._local.ls(root)
         except (NotFoundError, StoreError):
-            return list_ahead(self.block, root, self._parallel)
+            return super().ls(root)
 
     def download(self, address: Address, target: Path, *, progress: Progress | None = None) -> Path:
         """Write a file or a folder to disk; see `ContentStore.download`."""
-        root = self.resolve(address)
+        root = self.resolve(address, follow=True)
         return self._whole(
             root, lambda store: store.download(root, target, progress=progress), dag.parts_of
         )
-
-    def export_car(
-        self,
-        roots: Sequence[Address],
-        stream: BinaryIO,
-        *,
-        version: int = 1,
-        progress: Progress | None = None,
-    ) -> int:
-        """Write all blocks of some roots as a CAR file; see `ContentStore.export_car`."""
-        cids = [self.resolve(root) for root in roots]
-        with fetching_ahead(self.block, dag.links_of, self._parallel, once=True) as fetch:
-            return car.write_car(fetch, cids, stream, version=version, progress=progress)
 
     # -- about ------------------------------------------------------------------------------
 
@@ -226,18 +219,6 @@ class ReplicatedStore:
             return self.has_block(self.resolve(address))
         except (NotFoundError, StoreUnavailable):
             return False
-
-    def size(self, address: Address) -> int:
-        """Return the bytes that `get` would give; see `ContentStore.size`."""
-        return unixfs.size_of(self.block, self.resolve(address))
-
-    def stat(self, address: Address) -> Stat:
-        """Return what the root block tells; see `ContentStore.stat`."""
-        return folders.stat(self.block, self.resolve(address))
-
-    def resolve(self, address: Address) -> CID:
-        """Return the CID that an address leads to; see `ContentStore.resolve`."""
-        return folders.resolve(self.block, address)
 
     # -- pins -------------------------------------------------------------------------------
 
@@ -260,7 +241,7 @@ class ReplicatedStore:
         """Take a promise back, here and, with the last one of a root, on the node."""
         root = self.resolve(address)
         self._local.unpin(root, name=name)
-        left = [pin for pin in self._local.pins() if key_of(pin.cid) == key_of(root)]
+        left = self._pins_of(root)
         if left:
             self._send([root], pin=True, name=left[-1].name)
         else:
@@ -297,7 +278,16 @@ class ReplicatedStore:
         -------
         int
             How many roots were queued; `push` brings them there.
+
+        Raises
+        ------
+        ForbiddenError
+            If only what is added travels to the node: the pins do not tell what that was.
         """
+        if self._only_added:
+            raise ForbiddenError(
+                "Not all that is pinned here may go to the node. Add what is yours once more."
+            )
         there = {key_of(pin.cid) for pin in self._node.pins()}
         lacking = {
             key_of(pin.cid): pin
@@ -310,7 +300,11 @@ class ReplicatedStore:
 
     # -- to the node ------------------------------------------------------------------------
 
-    def _send(self, roots: Sequence[CID], *, pin: bool, name: str = "") -> None:
+    def _send(
+        self, roots: Sequence[CID], *, pin: bool, name: str = "", is_added: bool = False
+    ) -> None:
+        if self._only_added and not is_added:
+            return
         for root in roots:
             self._outbox.put(root, Action.KEEP if pin else Action.SEND, name=name)
         self._push_what_is_due()
@@ -322,8 +316,9 @@ class ReplicatedStore:
     def _deliver(self, task: Task) -> None:
         """Carry out a task; see `Outbox.push` for what it raises."""
         if task.action == Action.DROP:
-            with suppress(NotFoundError):
-                self._node.unpin(task.root)
+            if not self._pins_of(task.root):  # It may have been pinned again meanwhile.
+                with suppress(NotFoundError):
+                    self._node.unpin(task.root)
             return
         if not self._local.has_block(task.root):
             raise NotFoundError(
@@ -331,10 +326,17 @@ class ReplicatedStore:
             )
         try:
             self._node.push(
-                self._local.block, task.root, pin=task.action == Action.KEEP, name=task.name
+                self._local.block,
+                task.root,
+                pin=task.action == Action.KEEP,
+                name=task.name,
+                follow=not self._only_added,
             )
         except NotFoundError as error:
             raise StoreError(str(error)) from None
+
+    def _pins_of(self, root: CID) -> list[Pin]:
+        return [pin for pin in self._local.pins() if key_of(pin.cid) == key_of(root)]
 
     # -- from the node ----------------------------------------------------------------------
 
@@ -411,21 +413,26 @@ class ReplicatedStore:
 
 
 def with_node(
-    local: LocalStore, *, environment: Mapping[str, str] | None = None
+    local: LocalStore,
+    *,
+    only_added: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> LocalStore | ReplicatedStore:
     """Return a store together with the node that the environment names, if it names one.
 
     Parameters
     ----------
     local
-        Of public content: all of it is brought to the node.
+        The store of this computer.
+    only_added
+        See `ReplicatedStore`.
     environment
         See `Endpoint.of_node`.
     """
     node = KuboStore.configured(environment)
     if node is None:
         return local
-    return ReplicatedStore(local, node, Outbox(local.root / "outbox"))
+    return ReplicatedStore(local, node, Outbox(local.root / "outbox"), only_added=only_added)
 
 
 def _nothing(cid: CID, block: bytes) -> list[CID]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import ipfshttpclient
     import requests
 
+    from neuronexus_kernel.storage.web import Exchange
+
 Message: TypeAlias = "dict[str, Any]"
 """One JSON object of an answer."""
 
@@ -70,6 +72,7 @@ class Rpc:
         self._mutex = threading.Lock()
         self._client: ipfshttpclient.Client | None = None
         self._process = 0
+        self._exchanges: set[Exchange] = set()
 
     def __repr__(self) -> str:
         return f"Rpc({self.endpoint.url!r})"
@@ -166,7 +169,9 @@ class Rpc:
         return True
 
     def close(self) -> None:
-        """Let go of the connections; the next command opens new ones."""
+        """Break off what is under way; the next command opens new connections."""
+        for exchange in list(self._exchanges):
+            exchange.cut()
         with self._mutex:
             if self._client is not None and self._process == os.getpid():
                 self._client.close()
@@ -214,7 +219,7 @@ class Rpc:
             return used, pieces
 
         # Where an answer may go on for ever, each silence has an end instead.
-        watch = Exchange(24 * 3600.0 if endless else seconds)
+        watch = Exchange(24 * 3600.0 if endless else seconds, self._exchanges)
         with watch:
             try:
                 try:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from neuronexus_kernel.content.cid import CID, DAG_CBOR, IDENTITY
 from neuronexus_kernel.errors import NotFoundError, StoreError
-from neuronexus_kernel.storage.dag import Block, Fetch, Limits, key_of, links_of
+from neuronexus_kernel.storage.dag import Block, Fetch, Limits, Links, key_of, links_of
 from neuronexus_kernel.storage.files import MAX_BLOCK
 
 _IN_MEMORY = 16 * 1024 * 1024
@@ -24,6 +24,7 @@ def leaves_first(
     fetch: Fetch,
     root: CID,
     *,
+    links: Links = links_of,
     elsewhere: list[CID] | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Block]:
@@ -35,6 +36,8 @@ def leaves_first(
         Returns a verified block.
     root
         The content.
+    links
+        Which links of a block to follow: `dag.links_of` for all, or `dag.parts_of`.
     elsewhere
         Takes what documents link to and `fetch` does not have.  A document may name what lies
         elsewhere; a file or a folder that lacks a part is none.
@@ -51,11 +54,11 @@ def leaves_first(
     limits = limits or Limits()
     seen = {key_of(root)}
     block = root.digest if root.hash_code == IDENTITY else fetch(root)
-    path = [(root, block, iter(links_of(root, block)))]
+    path = [(root, block, iter(links(root, block)))]
     size = len(block)
     while path:
-        cid, block, links = path[-1]
-        link = next((link for link in links if key_of(link) not in seen), None)
+        cid, block, left = path[-1]
+        link = next((link for link in left if key_of(link) not in seen), None)
         if link is None:
             path.pop()
             if cid.hash_code != IDENTITY:
@@ -73,7 +76,7 @@ def leaves_first(
             )
         if len(path) > limits.depth:
             raise StoreError(f"{root} is nested deeper than {limits.depth} levels.")
-        path.append((link, below, iter(links_of(link, below))))
+        path.append((link, below, iter(links(link, below))))
 
 
 def _below(

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from neuronexus_kernel.content import dagcbor
-from neuronexus_kernel.content.cid import CID, CODECS, DAG_CBOR, DAG_PB, RAW
+from neuronexus_kernel.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from neuronexus_kernel.content.dagcbor import Node
 from neuronexus_kernel.content.unixfs import V1
-from neuronexus_kernel.errors import ContentError, NotFoundError, StoreError
+from neuronexus_kernel.errors import NotFoundError, StoreError
 from neuronexus_kernel.settings import StorageSettings
 from neuronexus_kernel.storage import car, dag, exporter, folders, importer, unixfs, upgrade
 from neuronexus_kernel.storage.blocks import Batch, BlockStore
@@ -36,6 +36,7 @@ from neuronexus_kernel.storage.interface import (
 )
 from neuronexus_kernel.storage.pins import PinBook, check_name, now
 from neuronexus_kernel.storage.reading import Hold
+from neuronexus_kernel.storage.threads import shared_threads
 from neuronexus_kernel.storage.usage import Usage
 from neuronexus_kernel.storage.verify import Verification, verify
 
@@ -64,6 +65,7 @@ class LocalStore:
                 # Before the first block, so that this is never taken for an earlier version.
                 (root / "pins").mkdir(parents=True, mode=0o700, exist_ok=True)
         self._blocks = BlockStore(root, settings)
+        self._ahead = shared_threads() or 0
         self._pins = PinBook(root, sync=self._blocks.sync)
         if not self._pins.folder.is_dir():
             upgrade.adopt(self._blocks, self._pins)
@@ -112,13 +114,14 @@ class LocalStore:
                 self._note(batch, cid, name=name, profile=profile)
         return cid
 
-    def put_node(self, node: Node, *, pin: bool = True) -> CID:
+    def put_node(self, node: Node, *, name: str = "", pin: bool = True) -> CID:
         """Keep a document; see `ContentStore.put_node`.
 
         What it links to and is here, is kept with it.  What is not here may lie elsewhere (a
         receipt names sealed content): it is no fault of this store that it is missing, and the
         pin says so.
         """
+        check_name(name)
         block = dagcbor.encode(node)
         cid = CID.of(block, DAG_CBOR)
         with self._blocks.batch() as batch:
@@ -126,65 +129,67 @@ class LocalStore:
             if pin:
                 # None may come between looking for the links and pinning the document.
                 batch.keep_collectors_away()
-                elsewhere = self._elsewhere(dag.links_of(cid, block))
-                self._note(batch, cid, elsewhere=frozenset(elsewhere))
+                elsewhere = self._elsewhere(dag.links_of(cid, block), name)
+                self._note(batch, cid, name=name, elsewhere=frozenset(elsewhere))
         return cid
 
     def import_car(
-        self, stream: BinaryIO, *, pin: bool = True, progress: Progress | None = None
+        self,
+        stream: BinaryIO,
+        *,
+        name: str = "",
+        pin: bool = True,
+        progress: Progress | None = None,
     ) -> list[CID]:
         """Take in a CAR file; see `ContentStore.import_car`."""
+        check_name(name)
         with self._blocks.batch() as batch:
             roots = car.import_car(stream, batch.put, reader=_Within(batch), progress=progress)
             batch.make_roots(roots)
             if pin:
                 for root in dict.fromkeys(roots):
-                    self._note(batch, root)
+                    self._note(batch, root, name=name)
         return roots
 
     # -- out --------------------------------------------------------------------------------
 
     def get(self, address: Address) -> bytes:
         """Return the whole content, verified; see `ContentStore.get`."""
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         with self._using(cid):
-            return unixfs.content(self._blocks.get, cid)
+            return unixfs.content(self._blocks.get, cid, ahead=self._ahead)
 
     def open(self, address: Address) -> BinaryIO:
         """Return a stream of a file; see `ContentStore.open`.
 
         Until it is closed, nothing of the file is collected.
         """
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         hold = self._blocks.readers.hold(self._blocks.name_of(cid))
         try:
-            return _Stream(unixfs.FileReader(self._blocks.get, cid), hold)
+            reader = unixfs.FileReader(self._blocks.get, cid, ahead=self._ahead)
+            return _Stream(reader, hold)
         except BaseException:
             hold.release()
             raise
 
     def get_node(self, address: Address) -> Node:
         """Return the document of a DAG-CBOR CID; see `ContentStore.get_node`."""
-        cid = self.resolve(address)
-        if cid.codec != DAG_CBOR:
-            kind = CODECS.get(cid.codec, f"codec 0x{cid.codec:x}")
-            raise StoreError(f"{cid} is no document but {kind}. Use get() for its bytes.")
-        try:
-            return dagcbor.decode(self._blocks.get(cid))
-        except ContentError as error:
-            raise StoreError(f"Block {cid} is no DAG-CBOR document: {error}") from None
+        return dag.document(self._blocks.get, self.resolve(address))
 
     def ls(self, address: Address) -> list[Entry]:
         """Return the entries of a folder, sorted by name; see `ContentStore.ls`."""
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         with self._using(cid):
             return list(folders.entries(self._blocks.get, cid))
 
     def download(self, address: Address, target: Path, *, progress: Progress | None = None) -> Path:
         """Write a file or a folder to disk; see `ContentStore.download`."""
-        cid = self.resolve(address)
+        cid = self.resolve(address, follow=True)
         with self._using(cid):
-            return exporter.download(self._blocks.get, cid, target, progress=progress)
+            return exporter.download(
+                self._blocks.get, cid, target, ahead=self._ahead, progress=progress
+            )
 
     def export_car(
         self,
@@ -212,19 +217,19 @@ class LocalStore:
 
     def size(self, address: Address) -> int:
         """Return the bytes that `get` would give; see `ContentStore.size`."""
-        return unixfs.size_of(self._blocks.get, self.resolve(address))
+        return unixfs.size_of(self._blocks.get, self.resolve(address, follow=True))
 
     def stat(self, address: Address) -> Stat:
         """Return what is known from the root block; see `ContentStore.stat`."""
         return folders.stat(self._blocks.get, self.resolve(address))
 
-    def resolve(self, address: Address) -> CID:
+    def resolve(self, address: Address, *, follow: bool = False) -> CID:
         """Return the CID that an address leads to; see `ContentStore.resolve`."""
         root, names = folders.parse(address)
         if not names:
             return root
         with self._using(root):
-            return folders.resolve(self._blocks.get, address)
+            return folders.resolve(self._blocks.get, address, follow=follow)
 
     def profile_of(self, address: Address) -> str | None:
         """Return the UnixFS profile that a pinned root was added with.
@@ -263,20 +268,21 @@ class LocalStore:
                     batch, cid, name=name, recursive=recursive, profile=profile, elsewhere=elsewhere
                 )
 
-    def keep(self, roots: Iterable[CID]) -> list[CID]:
-        """Pin those of some roots that no recursive pin keeps yet; return what is not here whole.
+    def keep(self, roots: Iterable[CID], *, name: str) -> list[CID]:
+        """Pin some roots under a name, unless they are already; return what is not here whole.
 
         For whoever records roots elsewhere, such as a hub: what it knows of must stay, also if
-        somebody took the pins back meanwhile.
+        somebody took the pins back meanwhile.  As in `put_node`, it is no fault of a document
+        that what it links to is not here.
         """
-        kept = self._pins.kept_whole()
+        kept = self._pins.kept_whole(name)
+        new = [cid for cid in roots if self._blocks.name_of(cid) not in kept]
         missing = []
-        for cid in roots:
-            if self._blocks.name_of(cid) not in kept:
-                try:
-                    self.pin(cid)
-                except (NotFoundError, StoreError):
-                    missing.append(cid)
+        for cid in self._keep_as_well(new, name):
+            try:
+                self._keep(cid, name)
+            except (NotFoundError, StoreError):
+                missing.append(cid)
         return missing
 
     def unpin(self, address: Address, *, name: str | None = None) -> None:
@@ -358,6 +364,28 @@ class LocalStore:
 
     # -- its parts --------------------------------------------------------------------------
 
+    def _keep_as_well(self, roots: Sequence[CID], name: str) -> list[CID]:
+        """Pin under a name, all at once, what is pinned without one; return the other roots."""
+        others = []
+        with self._blocks.batch() as batch:
+            batch.keep_collectors_away()
+            for cid in roots:
+                known = self._pins.find(cid, "")
+                if known is None or known.damaged or not known.pin.recursive:
+                    others.append(cid)
+                else:
+                    profile, elsewhere = known.profile, known.elsewhere
+                    self._note(batch, cid, name=name, profile=profile, elsewhere=elsewhere)
+        return others
+
+    def _keep(self, cid: CID, name: str) -> None:
+        try:
+            self.pin(cid, name=name)
+        except StoreError:
+            if cid.codec != DAG_CBOR:
+                raise
+            self.put_node(self.get_node(cid), name=name)
+
     @contextmanager
     def _using(self, cid: CID, *, always: bool = False) -> Iterator[None]:
         """Keep what is below a root from being collected; a single block is read at once."""
@@ -401,8 +429,11 @@ class LocalStore:
             if recursive and cid.codec != RAW:
                 todo.extend(dag.links_of(cid, self._blocks.get(cid)))
 
-    def _elsewhere(self, links: Sequence[CID]) -> set[CID]:
-        """Return what is not here of all that documents name, from some links on."""
+    def _elsewhere(self, links: Sequence[CID], name: str) -> set[CID]:
+        """Return what is not here of all that documents name, from some links on.
+
+        Where a pin of that name has looked below a document already, it is believed.
+        """
         found: set[CID] = set()
         todo, seen = list(links), set()
         while todo:
@@ -413,7 +444,7 @@ class LocalStore:
             if not self._blocks.has(cid):
                 found.add(cid)
             elif cid.codec == DAG_CBOR:
-                known = self._pins.find(cid, "")
+                known = self._pins.find(cid, name)
                 if known is not None and known.pin.recursive:
                     found.update(known.elsewhere)  # Its pin has looked below it.
                 else:

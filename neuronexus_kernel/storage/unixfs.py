@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from neuronexus_kernel.content import dagpb
-from neuronexus_kernel.content.chunks import processors
 from neuronexus_kernel.content.cid import CID, CODECS, DAG_PB, IDENTITY, RAW
 from neuronexus_kernel.content.unixfs import (
     FILE_TYPE,
@@ -28,6 +27,8 @@ from neuronexus_kernel.errors import ContentError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from neuronexus_kernel.storage.threads import SharedThreads
 
 MAX_DEPTH = 32
 MAX_IN_MEMORY = 4 * 1024**3
@@ -86,7 +87,9 @@ def size_of(fetch: Fetch, root: CID) -> int:
     return _file(fetch_block(fetch, root, root), root, is_root=True)[0].size
 
 
-def content(fetch: Fetch, root: CID, *, limit: int = MAX_IN_MEMORY, ahead: int = 0) -> bytes:
+def content(
+    fetch: Fetch, root: CID, *, limit: int = MAX_IN_MEMORY, ahead: int | SharedThreads = 0
+) -> bytes:
     """Return all bytes of the file at `root`.
 
     Parameters
@@ -129,12 +132,6 @@ def _check_fits(root: CID, size: int, limit: int) -> None:
         )
 
 
-def best_ahead() -> int:
-    """Return how many blocks of this computer's disk are best read ahead: hashing is the work."""
-    count = min(4, processors())
-    return count if count > 1 else 0
-
-
 def remembering(fetch: Fetch, cid: CID, block: bytes) -> Fetch:
     """Return a `fetch` that has this block already."""
     return lambda asked: block if asked == cid else fetch(asked)
@@ -152,7 +149,12 @@ class _Part:
 
 
 def read(
-    fetch: Fetch, root: CID, start: int = 0, stop: int | None = None, *, ahead: int = 0
+    fetch: Fetch,
+    root: CID,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    ahead: int | SharedThreads = 0,
 ) -> Generator[bytes, None, None]:
     """Give bytes of the file at `root` piece by piece.
 
@@ -166,7 +168,8 @@ def read(
         The bytes from `start` on and before `stop`; blocks that hold none of them are not fetched.
     ahead
         So many blocks are fetched before they are needed, side by side in as many threads that
-        call `fetch`; from the second piece on, as who reads here and there needs no more than one.
+        call `fetch`, or in these threads; from the second piece on, as who reads here and there
+        needs no more than one.
 
     Raises
     ------
@@ -177,10 +180,11 @@ def read(
     """
     todo = [_Part(root, 0, None, 0)]
     has_given = False
+    count = ahead if isinstance(ahead, int) else ahead.count
     with _fetching(fetch, root, ahead) as (get, expect):
         while todo:
             part = todo.pop()
-            for other in reversed(todo[-ahead:] if ahead and has_given else ()):
+            for other in reversed(todo[-count:] if count and has_given else ()):
                 expect(other)
             message, links = _file(get(part), part.cid, is_root=not part.depth)
             if part.size is not None and message.size != part.size:
@@ -214,28 +218,38 @@ def _below(
 
 @contextmanager
 def _fetching(
-    fetch: Fetch, root: CID, ahead: int
+    fetch: Fetch, root: CID, ahead: int | SharedThreads
 ) -> Iterator[tuple[Callable[[_Part], bytes], Callable[[_Part], None]]]:
     """Give two functions: one returns the block of a part, the other has it fetched meanwhile."""
     if not ahead:
         yield lambda part: fetch_block(fetch, part.cid, root), lambda part: None
         return
 
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor, wait
 
-    pool = ThreadPoolExecutor(ahead, thread_name_prefix="nx-read")
+    own = ThreadPoolExecutor(ahead, "nx-read") if isinstance(ahead, int) else None
+    offer = own.submit if own else ahead.offer  # type: ignore[union-attr]
+    coming: set[Future[bytes]] = set()
 
     def expect(part: _Part) -> None:
         if part.coming is None:
-            part.coming = pool.submit(fetch_block, fetch, part.cid, root)
+            part.coming = offer(fetch_block, fetch, part.cid, root)
+            if part.coming is not None:
+                coming.add(part.coming)
 
     def get(part: _Part) -> bytes:
-        return part.coming.result() if part.coming else fetch_block(fetch, part.cid, root)
+        if part.coming is None:
+            return fetch_block(fetch, part.cid, root)
+        coming.discard(part.coming)
+        return part.coming.result()
 
     try:
         yield get, expect
     finally:
-        pool.shutdown(cancel_futures=True)
+        # What is being fetched ends first, as nobody may look for it any more.
+        wait([future for future in coming if not future.cancel()])
+        if own:
+            own.shutdown()
 
 
 def _file(block: bytes, cid: CID, *, is_root: bool) -> tuple[Message, tuple[dagpb.Link, ...]]:
@@ -258,7 +272,7 @@ def _file(block: bytes, cid: CID, *, is_root: bool) -> tuple[Message, tuple[dagp
 
 
 class FileReader(io.RawIOBase):
-    """A read-only stream over a file of the store, with ``seek``; it holds one block at a time.
+    """A read-only stream over a file of the store, with ``seek``, in constant memory.
 
     Parameters
     ----------
@@ -270,14 +284,15 @@ class FileReader(io.RawIOBase):
         As in `read`.
     """
 
-    def __init__(self, fetch: Fetch, root: CID, *, ahead: int = 0) -> None:
+    def __init__(self, fetch: Fetch, root: CID, *, ahead: int | SharedThreads = 0) -> None:
         super().__init__()
-        self._fetch = fetch
+        # Every `seek` begins at the root again.
+        self._fetch = remembering(fetch, root, fetch_block(fetch, root, root))
         self._root = root
         self._ahead = ahead
-        self._size = size_of(fetch, root)
+        self._size = size_of(self._fetch, root)
         self._position = 0
-        self._pieces = read(fetch, root, ahead=ahead)
+        self._pieces = read(self._fetch, root, ahead=ahead)
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:

@@ -103,8 +103,9 @@ class Verification:
 
     def __str__(self) -> str:
         left = sum(not problem.repaired for problem in self.problems)
-        found = f"{len(self.problems)} problems, {left} left" if self.problems else "all right"
-        first = f"{self.blocks:,} blocks ({self.bytes:,} bytes), {self.pins:,} pins: {found}"
+        found = f"{len(self.problems)} ({left} left)" if self.problems else "none"
+        first = f"blocks: {self.blocks:,} ({self.bytes:,} bytes); pins: {self.pins:,}"
+        first = f"{first}; problems: {found}"
         return "\n".join([first, *map(str, self.problems)])
 
 

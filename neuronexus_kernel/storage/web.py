@@ -98,6 +98,7 @@ class Web:
         self.address = _checked(address)
         self._token = token
         self._session = requests.Session()
+        self._exchanges: set[Exchange] = set()
         prepare(self._session, self.address, connections=connections)
 
     def __repr__(self) -> str:
@@ -131,7 +132,7 @@ class Web:
         WebError
             If no answer came in time, or its body was cut off, packed or above the limit.
         """
-        with Exchange(seconds) as exchange:
+        with Exchange(seconds, self._exchanges) as exchange:
             try:
                 with self._session.request(
                     method,
@@ -154,7 +155,9 @@ class Web:
         return Answer(status, told, body)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Break off what is under way, and let go of the connections."""
+        for exchange in list(self._exchanges):
+            exchange.cut()
         self._session.close()
 
     def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -228,6 +231,8 @@ class Exchange:
     ----------
     seconds
         From entering the ``with`` block on.
+    among
+        It is one of these until it is over, so that all of them can be cut.
 
     Attributes
     ----------
@@ -235,8 +240,9 @@ class Exchange:
         Whether that was done.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._cut)
+    def __init__(self, seconds: float, among: set[Exchange]) -> None:
+        self._among = among
+        self._timer = threading.Timer(seconds, self.cut)
         self._timer.daemon = True
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -244,11 +250,13 @@ class Exchange:
 
     def __enter__(self) -> Exchange:
         _current.exchange = self
+        self._among.add(self)
         self._timer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        self._among.discard(self)
         _current.exchange = None
         with self._lock:
             for line in self._sockets:
@@ -263,7 +271,8 @@ class Exchange:
             if self.is_cut:
                 self._shut()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """Shut its connection down now."""
         with self._lock:
             self.is_cut = True
             self._shut()

@@ -219,8 +219,9 @@ def test_a_bad_part_is_refused_by_the_hub_itself(
         hub.create_project(replace(good, held_out=record.public + "q"[:0]))
     with pytest.raises(ArchitectureError):
         hub.create_project(replace(good, classes=9))
-    with pytest.raises(InvalidInputError):
-        hub.create_project(replace(good, name="Not A Name"))
+    for name in ("Not A Name", record.id):
+        with pytest.raises(InvalidInputError, match="not a project name"):
+            hub.create_project(replace(good, name=name))
     with pytest.raises(InvalidInputError):
         hub.create_project(replace(good, id="not-a-uuid"))
     made = hub.create_project(good)

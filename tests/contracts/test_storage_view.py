@@ -56,6 +56,16 @@ def test_a_folder_goes_in_and_comes_out(ada: Workbench, folder: Path, tmp_path: 
         ada.storage.download(cid, tmp_path / "again")
 
 
+def test_a_link_in_a_folder_leads_to_what_it_names(
+    ada: Workbench, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "latest").symlink_to("inner/large.bin")
+    address = f"{ada.storage.add(folder)}/latest"
+    data = (folder / "inner/large.bin").read_bytes()
+    assert ada.storage.get(address) == data
+    assert ada.storage.download(address, tmp_path).read_bytes() == data
+
+
 def test_a_file_is_read_in_the_middle(ada: Workbench, folder: Path) -> None:
     cid = ada.storage.add(folder)
     whole = (folder / "inner/large.bin").read_bytes()

@@ -27,6 +27,7 @@ from neuronexus_kernel.content.cid import DAG_CBOR, DAG_PB
 from neuronexus_kernel.errors import ContentError, InvalidInputError, NotFoundError, StoreError
 from neuronexus_kernel.settings import StorageSettings
 from neuronexus_kernel.storage import ContentStore, LocalStore, cid_of
+from neuronexus_kernel.storage.car import encode_car
 from neuronexus_kernel.storage.gateway import GatewayStore
 from neuronexus_kernel.storage.interface import Kind
 from neuronexus_kernel.storage.kubo import KuboStore
@@ -207,6 +208,28 @@ def test_what_was_added_comes_back_under_its_cid(store, add, size, profile):
     about = store.stat(cid)
     assert (about.cid, about.kind, about.size) == (cid, Kind.FILE, size)
     assert about.total >= size
+
+
+def test_a_symlink_at_the_end_of_a_path_is_followed_when_it_is_read(store, add, tmp_path):
+    root = tmp_path / "linked"
+    (root / "below").mkdir(parents=True)
+    (root / "below" / "data.bin").write_bytes(data := fresh(MIB + 5))
+    (root / "latest").symlink_to("below/data.bin")
+    (root / "folder").symlink_to("below")
+    (root / "out").symlink_to("../elsewhere")
+    cid = add(root)
+    address = f"{cid}/latest"
+    assert store.get(address) == data
+    with store.open(address) as stream:
+        assert stream.read() == data
+    assert store.size(address) == len(data)
+    assert [entry.name for entry in store.ls(f"{cid}/folder")] == ["data.bin"]
+    assert store.download(address, tmp_path / "got").read_bytes() == data
+    assert not (tmp_path / "got").is_symlink()
+    assert store.stat(address).kind == Kind.SYMLINK
+    assert store.resolve(address, follow=True) == store.resolve(f"{cid}/below/data.bin")
+    with pytest.raises(StoreError, match="above it"):
+        store.get(f"{cid}/out")
 
 
 def test_bytes_paths_and_streams_give_one_cid(own, tmp_path):
@@ -425,6 +448,13 @@ def test_what_is_added_is_pinned_under_its_name(own):
     assert pins_of(own, cid) == [("weights of today", True)]
     own.unpin(cid)
     assert pins_of(own, cid) == []
+    document = own.put_node({"salt": fresh(8)}, name="receipt")
+    assert pins_of(own, document) == [("receipt", True)]
+    block = fresh(100)
+    root = CID.of(block)
+    car = io.BytesIO(b"".join(encode_car([root], [(root, block)])))
+    assert own.import_car(car, name="from a CAR file") == [root]
+    assert pins_of(own, root) == [("from a CAR file", True)]
 
 
 def test_nothing_is_pinned_that_should_not_be(own):

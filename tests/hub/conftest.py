@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 import neuronexus_kernel as nx
 from neuronexus_kernel.content import dagcbor, new_id
-from neuronexus_kernel.hub import records
+from neuronexus_kernel.hub import Hub, records
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.local import LocalHub, Services
 from neuronexus_kernel.models import weights as weights_format
@@ -72,6 +73,11 @@ class Bench:
             hub=str(home),
         )
         self.hub = LocalHub(self.services)
+
+    @property
+    def operator(self) -> LocalHub:
+        """The hub as the owner of its folder sees it."""
+        return self.hub.visitor(self.hub.owner_token)
 
     def person(self, name: str) -> Workbench:
         """Register a person and sign them in."""
@@ -202,3 +208,69 @@ def hand_in() -> Callable[..., records.Contribution]:
 def inline() -> type[InlineExecutor]:
     """Return the class of executors that run in this process."""
     return InlineExecutor
+
+
+@pytest.fixture(scope="session")
+def old_hub(new_home: Callable[[], Path], task: nx.Task) -> Iterator[Bench]:
+    """A hub with a project on which much has happened, and some is still to happen.
+
+    Its `owner` is the hub as the owner of the project sees it.
+    """
+    bench = Bench(new_home())
+    project, ada, grace = bench.project(task), bench.person("ada"), bench.person("grace")
+    theirs = ada.project(project.name)
+    run = theirs.train(
+        rounds=3,
+        participants={
+            "ada": task.private.subset(range(25)),
+            "grace": task.private.subset(range(25, 50)),
+        },
+        recipe=project.recipe.with_changes(learning_rate=0.4),
+        progress=False,
+    )
+    theirs.submit(nx.ComputeContribution(run, note="<b>two</b> of us"))
+    bench.evaluate()
+    grace.project(project.name).submit(nx.HyperparameterContribution(learning_rate=500.0))
+    more = task.private.subset(range(30, 50))
+    content = {"name": "more rows", "kind": "dataset", "visibility": "project"}
+    ada.hub.put(more.encode(), license="CC-BY-4.0", **content)
+    theirs.submit(nx.DataContribution(more, note="more rows"))
+    bench.evaluate()
+    bench.services.evaluator.stop()
+    theirs.submit(nx.HyperparameterContribution(learning_rate=0.25))
+    started = records.NewRun(
+        id=new_id(),
+        project=project.record.id,
+        recipe=project.record.recipe,
+        rounds=2,
+        clients=1,
+        clients_per_round=1,
+    )
+    ada.hub.start_run(started)
+    bench.owner = project.hub
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope="session")
+def export() -> Callable[..., bytes]:
+    """Return a function that gives the archive of a project as bytes."""
+
+    def export(hub: Hub, project: str = "digits", **options: bool) -> bytes:
+        stream = io.BytesIO()
+        assert hub.export_project(project, stream, **options) == len(stream.getvalue())
+        return stream.getvalue()
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def archive(old_hub: Bench, export: Callable[..., bytes]) -> bytes:
+    """The project of `old_hub` as its owner takes it out."""
+    return export(old_hub.owner)
+
+
+@pytest.fixture(scope="session")
+def sealed_archive(old_hub: Bench, export: Callable[..., bytes]) -> bytes:
+    """The project of `old_hub` with all that is sealed."""
+    return export(old_hub.operator, sealed=True)

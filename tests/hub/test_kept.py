@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from neuronexus_kernel.content import CID, dagcbor
 from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.storage import LocalStore
 
@@ -55,6 +56,41 @@ def test_what_was_unpinned_by_somebody_is_pinned_again_when_the_hub_opens(home: 
     LocalHub.open(home).close()
     assert collect(home) == 0
     assert blocks(home) == before
+
+
+def test_pins_without_a_name_of_an_earlier_version_are_no_longer_needed(home: Path) -> None:
+    """Nor are they taken away: somebody else may have made them."""
+    before = blocks(home)
+    for name in ("content", "sealed"):
+        store = LocalStore(home / name)
+        for pin in list(store.pins()):
+            store.pin(pin.cid)
+            store.unpin(pin.cid, name=pin.name)
+    LocalHub.open(home).close()
+    store = LocalStore(home / "content")
+    own = store.add(b"of somebody who uses the store")
+    for name in ("content", "sealed"):
+        unnamed = [pin for pin in LocalStore(home / name).pins() if not pin.name]
+        assert unnamed
+        for pin in unnamed:
+            LocalStore(home / name).unpin(pin.cid, name="")
+    assert collect(home) == 1
+    assert not store.has(own)
+    assert blocks(home) == before
+
+
+def test_a_document_is_pinned_again_though_it_names_what_is_sealed(new_home) -> None:
+    home = new_home()
+    hub = LocalHub.open(home)
+    hub.register("ada", PASSWORD)
+    hub.login("ada", PASSWORD)
+    sealed = hub.put(b"sealed", visibility="sealed")
+    receipt = hub.put(dagcbor.encode([CID.parse(sealed.cid)]), codec="dag-cbor")
+    hub.close()
+    LocalStore(home / "content").unpin(receipt.cid)
+    LocalHub.open(home).close()
+    assert collect(home) == 0
+    assert LocalStore(home / "content").has(receipt.cid)
 
 
 def test_a_hub_of_an_earlier_version_loses_nothing(home: Path) -> None:

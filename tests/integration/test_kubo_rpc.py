@@ -274,6 +274,23 @@ def test_work_goes_on_without_the_node_and_is_pushed_to_it(store, tmp_path):
     assert {cid, document} <= pins_of(store).keys()
 
 
+def test_a_damaged_store_is_repaired_from_the_node(store, tree, tmp_path):
+    local = LocalStore(tmp_path / "local", StorageSettings(fsync="never"))
+    root = local.add(tree)
+    assert store.add(tree) == root
+    damaged, missing, *_ = sorted(local.root.glob("blocks/*/*"))
+    block = bytearray(damaged.read_bytes())
+    block[len(block) // 2] ^= 1
+    damaged.write_bytes(block)
+    missing.unlink()
+    assert not local.verify().ok
+    found = local.verify(repair=[store])
+    assert len(found.problems) == 2
+    assert all(problem.repaired for problem in found.problems)
+    assert local.verify().ok
+    assert local.get(f"{root}/below/zwei ü.bin") == FILE
+
+
 @pytest.mark.long
 def test_a_large_stream_goes_through(store, tmp_path):
     path = tmp_path / "large"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from neuronexus_kernel.cli import main
+from neuronexus_kernel.content import CID
 from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.storage import cid_of
+from neuronexus_kernel.storage.car import encode_car
 
 Run = Callable[..., tuple[int, list[str]]]
 
@@ -79,19 +83,92 @@ def test_only_what_is_pinned_survives_a_collection(run: Run, folder: Path) -> No
     assert run("ls") == (0, [line for line in run("ls")[1] if line.endswith("rows")])
 
 
-def test_the_pins_of_a_hub_are_not_taken_back(run: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def recorded(tmp_path: Path) -> str:
+    """The CID of what a hub in the home has recorded, and an account promised to keep."""
     hub = LocalHub.open(tmp_path / "home")
     visitor = hub.visitor()
     visitor.register("ada", "correct horse battery")
     visitor.login("ada", "correct horse battery")
-    root = visitor.put(b"what the hub records")
+    root = visitor.put(b"what the hub records", visibility="project")
+    visitor.keep(root.cid)
     hub.close()
-    status, lines = run("pin", "--remove", root.cid)
-    assert (status, "--name NAME" in lines[-1]) == (1, True)
-    run("pin", root.cid, "--name", "mine")
-    assert run("pin", "--remove", root.cid, "--name", "mine")[0] == 0
+    return root.cid
+
+
+def test_the_pins_of_a_hub_and_its_accounts_are_not_taken_back(run: Run, recorded: str) -> None:
+    for name, told in ((None, "--name NAME"), ("hub", "'hub'"), ("account:ada", "'account:ada'")):
+        named = () if name is None else ("--name", name)
+        status, lines = run("pin", "--remove", recorded, *named)
+        assert (status, told in lines[-1]) == (1, True)
+    assert [line.split()[-1] for line in run("ls")[1]] == ["hub", "account:ada"]
+
+
+def test_own_pins_beside_a_hub_come_and_go(run: Run, recorded: str, folder: Path) -> None:
+    _, (own,) = run("add", folder / "rows.csv")
+    for cid in (recorded, own):
+        run("pin", cid, "--name", "mine")
+        run("pin", cid)
+        assert run("pin", "--remove", cid)[0] == 0
+        status, lines = run("pin", "--remove", cid)
+        assert (status, "mine" in lines[-1]) == (1, True)
+        assert run("pin", "--remove", cid, "--name", "mine")[0] == 0
     run("gc")
-    assert run("get", root.cid, "-o", "-") == (0, ["what the hub records"])
+    assert run("get", recorded, "-o", "-") == (0, ["what the hub records"])
+    assert run("get", own, "-o", "-")[0] == 1
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """A node that the environment names."""
+    path = Path(__file__).parent.parent / "storage" / "loopback_rpc.py"
+    spec = importlib.util.spec_from_file_location("loopback_rpc", path)
+    rpc = sys.modules["loopback_rpc"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rpc)
+    with rpc.loopback_node(tmp_path / "node") as node:
+        monkeypatch.setenv("NEURONEXUS_IPFS", node.address)
+        yield node
+
+
+def test_only_own_files_travel_from_the_home_of_a_hub(
+    run: Run, recorded: str, folder: Path, tmp_path: Path, node
+) -> None:
+    rows = folder / "rows.csv"
+    root = CID.parse(recorded)
+    leaning = tmp_path / "leaning.car"  # It holds no block: all of it is in the hub's store.
+    leaning.write_bytes(b"".join(encode_car([root], [])))
+    assert run("import", leaning, "--name", "imported") == (0, [recorded])
+    assert run("pin", recorded, "--name", "mine") == (0, [recorded])
+    assert run("pin", "--remove", recorded, "--name", "mine")[0] == 0
+    assert run("export", recorded, "-o", tmp_path / "mine.car")[0] == 0
+    assert run("get", recorded, "-o", "-") == (0, ["what the hub records"])
+    assert node.digests() == set()
+    _, (own,) = run("add", rows)
+    assert node.digests() == {CID.parse(own).digest}
+    assert list(node.pins) == [CID.parse(own)]
+    run("pin", "--remove", own)
+    assert not node.pins
+
+
+def test_what_the_home_of_a_hub_lacks_comes_from_the_node(
+    run: Run, recorded: str, folder: Path, node
+) -> None:
+    _, (elsewhere,) = run("add", folder, home="elsewhere")
+    assert run("pin", elsewhere) == (0, [elsewhere])
+    assert run("get", f"{elsewhere}/rows.csv", "-o", "-") == (0, ["a,b", "1,2"])
+
+
+def test_the_names_of_a_hubs_pins_are_free_where_there_is_none(
+    run: Run, recorded: str, folder: Path, tmp_path: Path
+) -> None:
+    car = tmp_path / "rows.car"
+    run("add", folder / "rows.csv", "--name", "hub", home="elsewhere")
+    run("export", cid_of(folder / "rows.csv"), "-o", car, home="elsewhere")
+    assert run("import", car, "--name", "account:ada", home="elsewhere")[0] == 0
+    refused = [("add", folder / "rows.csv"), ("import", car), ("pin", recorded)]
+    for command in refused:
+        status, lines = run(*command, "--name", "hub")
+        assert (status, "another name" in lines[-1]) == (1, True)
 
 
 def test_a_car_file_carries_content_to_another_computer(

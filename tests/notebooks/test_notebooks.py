@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("notebook", ["01_quickstart.ipynb", "02_federation.ipynb"])
+@pytest.mark.parametrize(
+    "notebook", ["01_quickstart.ipynb", "02_federation.ipynb", "03_content.ipynb"]
+)
 def test_the_tutorial_runs(notebook: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "--nbval-lax", str(ROOT / "notebooks" / notebook)]
     command += ["--nbval-cell-timeout", "400", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]

@@ -29,6 +29,8 @@ def test_every_method_of_the_interface_has_a_route_or_a_handler_of_its_own():
         "address",
         "put",
         "get",
+        "export_project",
+        "import_project",
         "blocks",
         "follow",
         "close",

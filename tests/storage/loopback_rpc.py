@@ -113,6 +113,10 @@ class LoopbackNode:
         """Tell whether the block is here."""
         return self.blocks.has(cid)
 
+    def digests(self) -> set[bytes]:
+        """Return the digests of all blocks that are here."""
+        return {CID.parse(file.name).digest for file in self.blocks.files()}
+
     def put(self, blocks: Iterator[tuple[CID, bytes]]) -> None:
         """Keep some blocks."""
         with self.blocks.batch() as batch:

@@ -24,7 +24,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from neuronexus_kernel.content import dagpb
 from neuronexus_kernel.content.cid import CID, DAG_CBOR, DAG_PB, IDENTITY
+from neuronexus_kernel.content.unixfs import DIRECTORY_TYPE, Message, encode_message
 from neuronexus_kernel.errors import (
     ContentError,
     InvalidInputError,
@@ -34,6 +36,7 @@ from neuronexus_kernel.errors import (
     StoreUnavailable,
 )
 from neuronexus_kernel.storage import LocalStore, cid_of
+from neuronexus_kernel.storage.car import encode_car
 from neuronexus_kernel.storage.endpoints import Credentials, Endpoint
 from neuronexus_kernel.storage.files import MAX_BLOCK
 from neuronexus_kernel.storage.interface import Kind
@@ -112,6 +115,64 @@ def test_a_document_is_pinned_with_what_it_names_if_that_is_on_the_node(store):
     weights = store.add(FILE, pin=False)
     cid = store.put_node({"weights": weights})
     assert [(pin.cid, pin.recursive) for pin in store.pins()] == [(cid, True)]
+
+
+def test_a_document_goes_alone_where_it_should(store, node, tmp_path):
+    local = LocalStore(tmp_path / "local")
+    weights = local.add(FILE)
+    below = local.put_node({"weights": weights})
+    above = local.put_node({"below": below})
+    for cid in (above, below, below):
+        store.push(local.block, cid, follow=False)
+    assert node.digests() == {above.digest, below.digest}
+    assert {(pin.cid, pin.recursive) for pin in store.pins()} == {(above, False), (below, False)}
+
+
+def test_a_folder_with_a_document_is_kept_block_by_block(store, node, tmp_path):
+    """To keep it whole, the node would look for what the document links to."""
+    local = LocalStore(tmp_path / "local")
+    project = local.add(b"for the project alone")
+    file, receipt = local.add(FILE), local.put_node([project])
+    body = encode_message(Message(kind=DIRECTORY_TYPE))
+    links = tuple(dagpb.Link(cid, 0, name) for name, cid in (("a", file), ("b", receipt)))
+    block = dagpb.encode(dagpb.PBNode(links, body))
+    root = CID.of(block, DAG_PB)
+    local.import_car(io.BytesIO(b"".join(encode_car([root], [(root, block)]))))
+    store.push(local.block, root, follow=False)
+    assert [entry.name for entry in store.ls(root)] == ["a", "b"]
+    assert store.get(f"{root}/a") == FILE
+    assert not node.has(project)
+    assert {pin.cid for pin in store.pins()} >= {root, file, receipt, cid_of(FILE[: 1 << 20])}
+    assert not any(pin.recursive for pin in store.pins())
+
+
+def test_closing_breaks_off_what_is_under_way(node):
+    store = KuboStore(node.address, seconds=60.0)
+    asked = threading.Event()
+
+    def silent(exchange):
+        asked.set()
+        time.sleep(20.0)
+        return True
+
+    node.faults["id"] = silent
+    problems = []
+
+    def ask():
+        try:
+            store.identity()
+        except StoreUnavailable as problem:
+            problems.append(problem)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(10)
+    store.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert problems
+    del node.faults["id"]
+    assert store.identity().agent == "loopback/1.0"
 
 
 def test_a_car_file_goes_in_and_out(store, tmp_path):

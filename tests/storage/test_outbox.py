@@ -116,6 +116,25 @@ def test_a_node_that_answers_is_asked_again_at_once(outbox, node):
     assert outbox.push(node, due=True).done == (ONE,)
 
 
+def test_it_tells_when_something_is_due(outbox, node, monkeypatch):
+    now = [1_000_000.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    assert outbox.due_in() is None
+    outbox.put(ONE, Action.KEEP)
+    assert (outbox.due_in(), len(outbox)) == (0.0, 1)
+    node.problems[ONE] = StoreError("it is broken")
+    outbox.push(node)
+    assert outbox.due_in() == 1.0
+    outbox.put(TWO, Action.KEEP)
+    assert outbox.due_in() == 0.0
+    for seconds in (1.0, 2.0):
+        outbox.rest()
+        assert outbox.resting() == outbox.due_in() == seconds
+        now[0] += seconds
+    assert outbox.resting() == 0.0
+    assert outbox.push(node, due=True).done == (TWO,)
+
+
 def test_a_task_that_fails_waits_alone(outbox, node):
     outbox.put(ONE, Action.KEEP)
     outbox.put(TWO, Action.KEEP)

@@ -1,8 +1,10 @@
 """Reading files: any part of them, and only the blocks that it needs."""
 
 import io
+import os
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -10,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronexus_kernel.content.unixfs import V0, V1, build, chunks_of
+from neuronexus_kernel.errors import StoreError
+from neuronexus_kernel.storage.threads import SharedThreads
 from neuronexus_kernel.storage.unixfs import FileReader, content, read
 
 BASES = [V0, V1]
+SHARED = SharedThreads(2)
 
 
 def kept_file(memory, data, profile):
@@ -27,7 +32,7 @@ def kept_file(memory, data, profile):
     st.sampled_from(BASES),
     st.integers(0, 220),
     st.none() | st.integers(0, 220),
-    st.sampled_from([0, 0, 2]),
+    st.sampled_from([0, 0, 2, SHARED]),
 )
 def test_any_range_of_any_file_is_read(data, size, links, base, start, stop, ahead):
     blocks = {}
@@ -39,7 +44,7 @@ def test_any_range_of_any_file_is_read(data, size, links, base, start, stop, ahe
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda profile: profile.name)
-@pytest.mark.parametrize("ahead", [0, 4])
+@pytest.mark.parametrize("ahead", [0, 4, SHARED])
 def test_a_range_touches_only_the_blocks_it_needs(memory, base, ahead):
     profile = replace(base, chunk=10, links=4)
     data = random.Random(1).randbytes(640)  # 64 leaves below 16 nodes, 4 nodes and the root
@@ -97,8 +102,56 @@ def test_reading_ahead_ends_with_the_reader(memory):
         stream.read(1)
 
 
+def test_streams_share_threads_and_read_for_themselves_when_these_are_busy(memory):
+    data = random.Random(6).randbytes(400)
+    root = kept_file(memory, data, replace(V1, chunk=10))
+    readers, lock = set(), threading.Lock()
+    gate = threading.Barrier(4)
+
+    def fetch(cid):
+        with lock:
+            readers.add(threading.current_thread().name.partition("_")[0])
+        return memory.fetch(cid)
+
+    def stream():
+        gate.wait()
+        return content(fetch, root, ahead=SHARED)
+
+    with ThreadPoolExecutor(4, "asks") as pool:
+        assert [each.result() for each in [pool.submit(stream) for _ in range(4)]] == [data] * 4
+    assert readers == {"asks", "nx-verify"}
+
+
+def test_a_broken_block_is_told_to_who_reads_it_and_the_threads_go_on(memory):
+    data = random.Random(7).randbytes(100)
+    root = kept_file(memory, data, replace(V1, chunk=10))
+
+    def broken(cid):
+        if len(memory.asked) > 5:
+            raise StoreError("corrupt")
+        return memory.fetch(cid)
+
+    for _ in range(8):
+        memory.asked.clear()
+        with pytest.raises(StoreError, match="corrupt"):
+            content(broken, root, ahead=SHARED)
+    memory.asked.clear()
+    assert content(memory.fetch, root, ahead=SHARED) == data
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_reads_ahead_with_threads_of_its_own(memory):
+    data = random.Random(8).randbytes(400)
+    root = kept_file(memory, data, replace(V1, chunk=10))
+    assert content(memory.fetch, root, ahead=SHARED) == data
+    child = os.fork()
+    if child == 0:
+        os._exit(content(memory.fetch, root, ahead=SHARED) != data)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 @pytest.mark.parametrize("base", BASES, ids=lambda profile: profile.name)
-@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("ahead", [0, 2, SHARED])
 def test_a_stream_is_read_from_anywhere(memory, base, ahead):
     data = random.Random(4).randbytes(999)
     root = kept_file(memory, data, replace(base, chunk=64, links=3))

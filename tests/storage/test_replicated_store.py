@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 
 from neuronexus_kernel.content.cid import CID
-from neuronexus_kernel.errors import ConflictError, NotFoundError, StoreError, StoreUnavailable
+from neuronexus_kernel.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    StoreError,
+    StoreUnavailable,
+)
 from neuronexus_kernel.settings import StorageSettings
-from neuronexus_kernel.storage import LocalStore, cid_of
+from neuronexus_kernel.storage import LocalStore, car, cid_of
 from neuronexus_kernel.storage import replicated as module
 from neuronexus_kernel.storage.kubo import KuboStore
 from neuronexus_kernel.storage.outbox import Action, Outbox
@@ -228,6 +234,65 @@ def test_a_node_that_lost_something_gets_it_again(store, node, remote):
     assert store.push().done == (cids[1],)
     assert remote.get(cids[1]) == b"\x01"
     assert store.reconcile() == 0
+
+
+# -- beside what is not public ----------------------------------------------------------------
+
+
+@pytest.fixture
+def careful(local, remote):
+    """The store of a hub's folder, as the command line uses it."""
+    return ReplicatedStore(local, remote, Outbox(local.root / "outbox"), only_added=True)
+
+
+def test_only_what_is_added_travels(careful, local, node, tmp_path):
+    project = local.add(FILE, name="hub")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"of somebody who uses the store")
+    added = careful.add(folder)
+    careful.pin(project, name="mine")
+    careful.put_node({"links": project})
+    stream = io.BytesIO(b"".join(car.encode_car([project], [])))  # It leans on what is here.
+    assert careful.import_car(stream, name="imported") == [project]
+    careful.unpin(project, name="mine")
+    assert careful.push().done == ()
+    assert node.digests() == {added.digest, cid_of(b"of somebody who uses the store").digest}
+
+
+def test_a_document_that_waited_since_before_goes_alone(store, careful, local, node):
+    node.stop()
+    document = store.put_node({"links": cid_of(FILE)})
+    local.add(FILE, name="hub")
+    node.start()
+    assert careful.push().done == (document,)
+    assert node.digests() == {document.digest}
+
+
+def test_what_was_added_is_taken_back_with_its_last_pin(careful, remote):
+    cid = careful.add(b"content", name="a")
+    careful.pin(cid, name="b")
+    careful.unpin(cid, name="a")
+    assert [pin.name for pin in remote.pins()] == ["a"]
+    careful.unpin(cid, name="b")
+    assert list(remote.pins()) == []
+
+
+def test_what_was_pinned_again_meanwhile_stays_on_the_node(careful, local, remote, node):
+    cid = careful.add(b"content")
+    node.stop()
+    careful.unpin(cid)
+    local.add(b"content", name="hub")
+    node.start()
+    assert careful.push().done == (cid,)
+    assert [pin.cid for pin in remote.pins()] == [cid]
+
+
+def test_pins_that_are_not_all_public_are_not_compared(careful, local):
+    local.add(FILE, name="hub")
+    with pytest.raises(ForbiddenError):
+        careful.reconcile()
+    assert careful.waiting() == []
 
 
 # -- reading ---------------------------------------------------------------------------------

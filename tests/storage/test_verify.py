@@ -66,7 +66,7 @@ def test_a_store_in_good_order_has_no_problems(store, content):
     assert (report.blocks, report.bytes) == (store.usage().blocks, store.usage().bytes)
     assert sum(told) == report.bytes
     assert report.pins == 3
-    assert str(report).endswith("all right")
+    assert str(report).endswith("problems: none")
 
 
 def test_a_flipped_bit_in_any_block_is_found_and_its_roots_are_named(store, content):

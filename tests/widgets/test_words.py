@@ -124,6 +124,14 @@ def test_nobody_is_said_to_have_trained_the_weights_that_a_project_begins_with(h
     assert words.tell(first) is None
 
 
+def test_a_project_from_another_hub_is_told_as_such(hub):
+    data = {"name": "digits", "owner": "ada", "metric": "accuracy"}
+    made = hub.tell("project.created", "p9", **data)
+    assert words.tell(made) == "<b>ada</b> opened the project <b>digits</b>"
+    came = hub.tell("project.created", "p9", **data, origin="0123456789ab")
+    assert words.tell(came) == "<b>ada</b> brought the project <b>digits</b> from another hub"
+
+
 def test_a_run_that_goes_on_is_told(hub):
     event = hub.tell("run.resumed", "r1", author="ada", rounds=9, participants=[], was="running")
     assert words.tell(event) == "<b>ada</b> went on with a run of 9 rounds"

@@ -176,6 +176,13 @@ def _kind(event: Event) -> str:
     return escape(KIND_WORDS.get(kind, kind) or "a contribution", 40)
 
 
+def _project(event: Event) -> str:
+    owner, name = _name(event.data.get("owner")), _name(event.data.get("name"))
+    if "origin" in event.data:
+        return f"{owner} brought the project {name} from another hub"
+    return f"{owner} opened the project {name}"
+
+
 def _started(event: Event) -> str:
     rounds, clients = event.data.get("rounds", 0), event.data.get("clients", 0)
     return f"{_name(event.data.get('author'))} started {escape(rounds)} rounds on " + (
@@ -232,9 +239,7 @@ def _version(event: Event) -> str | None:
 
 _TELLERS: dict[str, Callable[[Event], str | None]] = {
     "account.registered": lambda event: f"{_name(event.subject)} joined the network",
-    "project.created": lambda event: (
-        f"{_name(event.data.get('owner'))} opened the project {_name(event.data.get('name'))}"
-    ),
+    "project.created": _project,
     "run.started": _started,
     "run.resumed": _resumed,
     "run.finished": _finished,

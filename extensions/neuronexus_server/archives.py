@@ -1,0 +1,116 @@
+"""Whole projects, to be taken out of the hub and into it: CAR files of any size.
+
+What comes goes into a temporary file as it comes, so that the largest archive takes no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from tempfile import TemporaryFile
+from typing import Any
+
+from jupyter_server.auth.decorator import allow_unauthenticated
+from tornado.web import stream_request_body
+
+from neuronexus_kernel.errors import AuthenticationError, NeuroNexusError, StoreError
+from neuronexus_kernel.hub.archive_blocks import no_room
+from neuronexus_kernel.hub.records import Project
+from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, CAR, Route
+from neuronexus_server.context import context_of, visitor_of
+from neuronexus_server.handlers import ApiHandler, Operation
+from neuronexus_server.streaming import SendsPieces
+
+
+def _operation(route: Route) -> Operation:
+    """Return an operation without its stream, which is the body of the request or the answer."""
+    whole = Operation.of(route)
+    parameters = {name: kind for name, kind in whole.parameters.items() if name != "stream"}
+    return Operation(route, parameters, whole.required - {"stream"})
+
+
+_EXPORT = _operation(Route("export_project", "GET", ARCHIVE.removeprefix(API)))
+_IMPORT = _operation(Route("import_project", "POST", ARCHIVES.removeprefix(API)))
+
+
+class ExportHandler(SendsPieces, ApiHandler):
+    """Gives the archive of a project."""
+
+    @allow_unauthenticated
+    async def get(self, project: str) -> None:
+        """Send the archive as it is made."""
+        self.admit()
+        arguments = _EXPORT.arguments({**self.query_texts(), "project": project}, {})
+        archive: Callable[..., Iterator[bytes]] = visitor_of(self).archive
+        pieces = await context_of(self).call(archive, **arguments)
+        self.set_header("Content-Type", CAR)
+        self.set_header("Content-Disposition", 'attachment; filename="project.car"')
+        self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-store")
+        await self.send_pieces(pieces, f"the archive of {project}")
+
+
+@stream_request_body
+class ImportHandler(ApiHandler):
+    """Takes the archive of a project."""
+
+    def prepare_limit(self) -> int:
+        """Return the hub's limit on archives."""
+        return context_of(self).archive_limit
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Make the file; see `ApiHandler.prepare`."""
+        self._file = TemporaryFile()  # noqa: SIM115
+        self._is_read = False
+        await super().prepare()
+
+    def check_visitor(self) -> None:
+        """Refuse strangers, so that nothing of what they send is kept."""
+        super().check_visitor()
+        if self.current_user is None:
+            raise AuthenticationError("Sign in before you import a project.")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Write the next bytes of the body to the file."""
+        self._received += len(chunk)
+        if self._received > self._limit or self._refusal is not None:
+            return
+        try:
+            with no_room():
+                self._file.write(chunk)
+        except StoreError as error:
+            self._refusal = error
+            self._file.truncate(0)
+
+    @allow_unauthenticated
+    async def post(self) -> None:
+        """Make a project of the body."""
+        self.admit()
+        arguments = _IMPORT.arguments(self.query_texts(), {})
+        self._file.seek(0)
+        self._is_read = True
+        make: Callable[..., Project] = visitor_of(self).import_project
+        self.answer(await context_of(self).call(make, stream=self._file, **arguments))
+
+    def status_of(self, error: NeuroNexusError) -> int:
+        """Return the HTTP status for an error: a malformed file is the visitor's, not ours."""
+        if isinstance(error, StoreError) and not isinstance(error.__cause__, OSError):
+            return 422
+        return super().status_of(error)
+
+    def on_finish(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def on_connection_close(self) -> None:
+        """Let go of the file when nobody is there any more, unless it is whole."""
+        if not self._is_read:
+            self._file.close()
+
+
+def archive_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:
+    """Return the patterns and handlers of archives."""
+    return [
+        (ARCHIVE.format(project="(?P<project>[^/]+)"), ExportHandler, {}),
+        (ARCHIVES, ImportHandler, {}),
+    ]
