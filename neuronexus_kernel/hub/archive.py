@@ -30,7 +30,7 @@ from neuronexus_kernel.errors import (
     QuotaError,
     StoreError,
 )
-from neuronexus_kernel.hub import archive_checks, archive_rows, archived, schema, titles
+from neuronexus_kernel.hub import archive_checks, archive_rows, archived, schema
 from neuronexus_kernel.hub.archive_blocks import ArchiveFile, blocks_of, opened
 from neuronexus_kernel.hub.archived import Archive, Content
 from neuronexus_kernel.hub.contents import Contents
@@ -132,9 +132,7 @@ class Archives:
 
         def change(tx: Transaction) -> None:
             archive_rows.check_free(tx, archive, name)
-            for root in roots:
-                self._contents.record(tx, root)
-                titles.entitle(tx, root)
+            self._contents.record_all(tx, roots)
             archive_rows.write(
                 tx, archive, file.root, name=name, owner=actor.name, held_out=held_out
             )

@@ -18,13 +18,10 @@ from neuronexus_kernel.content.cid import DAG_CBOR
 from neuronexus_kernel.errors import ConflictError, InvalidInputError
 from neuronexus_kernel.hub import archive_checks, archived, schema, titles
 from neuronexus_kernel.hub.archived import Archive, Content, record_of, row_of
-from neuronexus_kernel.hub.database import Transaction
+from neuronexus_kernel.hub.database import Transaction, portions
 from neuronexus_kernel.hub.records import FINAL_STATES, Sight
 from neuronexus_kernel.ledger import format_nxs, parse_nxs
 from neuronexus_kernel.storage.dag import Fetch, links_of
-
-_AT_ONCE = 1000  # values in one query
-
 
 # -- out ------------------------------------------------------------------------------------------
 
@@ -141,7 +138,7 @@ def _payments(tx: Transaction, project: str) -> Iterator[archived.Payment]:
     )
     indexes = [row.data["index"] for row in tx.all(paid.order_by(events.c.seq))]
     origin = hub_number(tx)
-    for some in _portions(indexes):
+    for some in portions(indexes):
         query = sa.select(ledger.c.data).where(ledger.c.index.in_(some)).order_by(ledger.c.index)
         for row in tx.all(query):
             yield archived.Payment(origin=origin, data=bytes(row.data))
@@ -179,7 +176,7 @@ def _recorded(tx: Transaction, cids: Sequence[CID], *, sealed: bool) -> dict[CID
     roots = schema.roots
     is_sealed = roots.c.visibility == "sealed"
     found: dict[CID, dict[str, Content]] = {}
-    for some in _portions(cids):
+    for some in portions(cids):
         query = titles.titled_roots().where(
             roots.c.cid.in_([str(cid) for cid in some]), is_sealed if sealed else ~is_sealed
         )
@@ -197,10 +194,6 @@ def _unrecorded(cid: CID, visibility: Sight) -> Content:
     return Content(
         root=str(cid), visibility=visibility, name="", kind="", owner="nx:hub", license=""
     )
-
-
-def _portions(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
 # -- in -------------------------------------------------------------------------------------------
@@ -228,7 +221,7 @@ def check_free(tx: Transaction, archive: Archive, name: str) -> None:
         )
     for table in (schema.versions, schema.runs, schema.contributions):
         ids = [each.id for each in getattr(archive, table.name)]
-        for some in _portions(ids):
+        for some in portions(ids):
             taken = tx.first(sa.select(table.c.id).where(table.c.id.in_(some)))
             if taken is not None:
                 raise ConflictError(

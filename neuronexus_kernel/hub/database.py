@@ -32,10 +32,17 @@ T = TypeVar("T")
 Subscriber = Callable[[Sequence[Event]], None]
 Listener = Callable[["str | None"], None]
 
+_AT_ONCE = 1000
+
 
 def now() -> str:
     """Return the time in UTC as RFC 3339 text with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def portions(values: Sequence[T], most: int = _AT_ONCE) -> Iterator[Sequence[T]]:
+    """Give values in portions that are not too many for one query."""
+    return (values[start : start + most] for start in range(0, len(values), most))
 
 
 class Transaction:
@@ -115,7 +122,13 @@ class Transaction:
         )
 
     def notify(self, topic: str, text: str) -> None:
-        """Tell the listeners to a topic, in every hub on this database, after the commit."""
+        """Tell the listeners to a topic, in every hub on this database, after the commit.
+
+        Parameters
+        ----------
+        text
+            One short line.
+        """
         self.notices.append((topic, text))
 
 

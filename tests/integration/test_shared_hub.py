@@ -83,7 +83,7 @@ def put_some_of_all(hub: RemoteHub) -> tuple[str, str]:
 def test_a_real_node_has_what_is_public_and_nothing_else(
     run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with run(tmp_path / "repository") as address, closing(KuboStore(address, search=0.5)) as store:
+    with run(tmp_path / "repository") as address, closing(KuboStore(address)) as store:
         monkeypatch.setenv("NEURONEXUS_IPFS", address)
         rpc = Rpc(Endpoint.parse(address), seconds=30.0)
         before = blocks_of(rpc)
