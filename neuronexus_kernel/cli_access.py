@@ -53,7 +53,13 @@ def workbench(user: str | None, home: Path | None = None) -> Workbench:
 
 
 def owned_hub(home: Path | None, *, timeout: float = 30.0) -> Hub:
-    """Return the hub of a folder, as its owner: the running one, else opened here."""
+    """Return the hub of a folder, as its owner: the running one, else opened here.
+
+    Parameters
+    ----------
+    timeout
+        Seconds to wait for an answer of a running one.
+    """
     from neuronexus_kernel.hub.process import live_hub
 
     home = home or home_directory()

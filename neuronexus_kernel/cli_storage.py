@@ -315,7 +315,8 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
 def _local(options: argparse.Namespace) -> LocalStore:
     from neuronexus_kernel.storage import LocalStore
 
-    return LocalStore(_home(options) / "content", StorageSettings.load())
+    settings = StorageSettings.load()
+    return LocalStore((settings.folder or _home(options)) / "content", settings)
 
 
 def _home(options: argparse.Namespace) -> Path:
@@ -325,7 +326,7 @@ def _home(options: argparse.Namespace) -> Path:
 
 def _has_hub(options: argparse.Namespace) -> bool:
     """Tell whether the home is that of a hub, whose store holds what is not public."""
-    return (_home(options) / "hub.duckdb").exists()
+    return (_home(options) / "hub.lock").exists()
 
 
 def _store(options: argparse.Namespace) -> LocalStore | ReplicatedStore:

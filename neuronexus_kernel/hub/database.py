@@ -40,9 +40,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def portions(values: Sequence[T]) -> Iterator[Sequence[T]]:
+def portions(values: Sequence[T], most: int = _AT_ONCE) -> Iterator[Sequence[T]]:
     """Give values in portions that are not too many for one query."""
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+    return (values[start : start + most] for start in range(0, len(values), most))
 
 
 class Transaction:
@@ -93,6 +93,7 @@ class Transaction:
     def insert(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
         """Add many rows to a table."""
         if rows:
+            self.has_written = True
             self._connection.execute(table.insert(), rows)
 
     def emit(self, kind: str, subject: str, project: str | None = None, /, **data: JSON) -> None:
@@ -121,7 +122,13 @@ class Transaction:
         )
 
     def notify(self, topic: str, text: str) -> None:
-        """Tell the listeners to a topic, in every hub on this database, after the commit."""
+        """Tell the listeners to a topic, in every hub on this database, after the commit.
+
+        Parameters
+        ----------
+        text
+            One short line.
+        """
         self.notices.append((topic, text))
 
 

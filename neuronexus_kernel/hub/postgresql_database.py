@@ -33,7 +33,7 @@ from neuronexus_kernel.errors import (
     StoreError,
 )
 from neuronexus_kernel.hub import revisions, schema
-from neuronexus_kernel.hub.database import Listener, Subscriber, Transaction, read_events
+from neuronexus_kernel.hub.database import Listener, Subscriber, Transaction, portions, read_events
 from neuronexus_kernel.hub.records import Event
 from neuronexus_kernel.hub.writing import (
     MOST_TOGETHER,
@@ -60,6 +60,8 @@ _OPTIONS = "-c idle_in_transaction_session_timeout=60s"
 _OPENING_SECONDS = 5.0
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 _CATCH_UP_SECONDS = 5.0
+_LINES = 50
+"""Of one notification, which has 8,000 bytes at most."""
 _MAKING = 0x6E657572
 """Advisory lock of those who make or change the tables."""
 
@@ -255,8 +257,12 @@ class PostgreSQLDatabase:
         )
 
     def _notices(self, group: Group) -> Iterator[str]:
+        by_topic: dict[str, list[str]] = {}
         for topic, text in dict.fromkeys(group.notices):
-            yield f"{self._origin} {topic} {text}"
+            by_topic.setdefault(topic, []).append(text)
+        for topic, texts in by_topic.items():
+            for some in portions(texts, _LINES):
+                yield f"{self._origin} {topic} " + "\n".join(some)
         if group.events:
             yield f"{self._origin} events {group.events[-1].seq}"
 
@@ -349,8 +355,8 @@ class PostgreSQLDatabase:
         origin, topic, text = payload.split(" ", 2)
         if topic == "events":
             return int(text) > self._told
-        if origin != self._origin:
-            self._audience.notify(topic, text)
+        for line in text.split("\n") if origin != self._origin else ():
+            self._audience.notify(topic, line)
         return False
 
 

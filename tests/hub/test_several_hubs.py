@@ -23,7 +23,7 @@ PASSWORD = "correct horse battery"
 PUBLIC_KEY = (
     ec.generate_private_key(ec.SECP384R1())
     .public_key()
-    .public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     .decode()
 )
 
