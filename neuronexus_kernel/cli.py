@@ -11,11 +11,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 
 from neuronexus_kernel import __version__
+from neuronexus_kernel.cli_access import add_home, owned_hub
 from neuronexus_kernel.cli_federation import add_federation
-from neuronexus_kernel.cli_home import add_home, owned_hub
 from neuronexus_kernel.cli_hub import add_hub
 from neuronexus_kernel.cli_storage import add_storage
 from neuronexus_kernel.errors import InvalidInputError, NeuroNexusError
@@ -96,7 +97,7 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _ledger_verify(options: argparse.Namespace) -> int:
-    with owned_hub(options.home) as hub:
+    with closing(owned_hub(options.home)) as hub:
         status = hub.verify_ledger()
     if options.json:
         print(json.dumps(asdict(status)))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from neuronexus_kernel.cli_home import add_home, owned_hub
+from neuronexus_kernel.cli_access import add_home, owned_hub
 from neuronexus_kernel.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -70,33 +71,33 @@ def add_accounts(actions: Actions) -> None:
 
 def _operator_add(options: argparse.Namespace) -> int:
     password = None if options.existing else _ask_password()
-    with owned_hub(options.home) as hub:
+    with closing(owned_hub(options.home)) as hub:
         account = hub.add_operator(options.name, password)
     print(f"{account.name} is an operator now.")
     return 0
 
 
 def _operator_remove(options: argparse.Namespace) -> int:
-    with owned_hub(options.home) as hub:
+    with closing(owned_hub(options.home)) as hub:
         account = hub.remove_operator(options.name)
     print(f"{account.name} is a member now.")
     return 0
 
 
 def _invite(options: argparse.Namespace) -> int:
-    with owned_hub(options.home) as hub:
+    with closing(owned_hub(options.home)) as hub:
         _print_link(hub, hub.invite(options.days, options.note))
     return 0
 
 
 def _reset(options: argparse.Namespace) -> int:
-    with owned_hub(options.home) as hub:
+    with closing(owned_hub(options.home)) as hub:
         _print_link(hub, hub.issue_reset(options.name))
     return 0
 
 
 def _close_or_open(options: argparse.Namespace) -> int:
-    with owned_hub(options.home) as hub:
+    with closing(owned_hub(options.home)) as hub:
         if options.action == "disable":
             print(f"{hub.disable(options.name).name} is closed now; its sign-ins have ended.")
         else:
@@ -105,7 +106,7 @@ def _close_or_open(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    with owned_hub(options.home) as hub:
+    with closing(owned_hub(options.home)) as hub:
         entries = hub.audit(options.account, options.kind, None, options.limit)
     for entry in reversed(entries):
         if options.json:

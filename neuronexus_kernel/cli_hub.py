@@ -8,8 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from neuronexus_kernel.cli_access import add_home
 from neuronexus_kernel.cli_accounts import add_accounts
-from neuronexus_kernel.cli_home import add_home
 from neuronexus_kernel.cli_upkeep import add_upkeep
 from neuronexus_kernel.errors import HubUnavailableError
 from neuronexus_kernel.settings import home_directory

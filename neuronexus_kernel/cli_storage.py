@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,7 +21,6 @@ from neuronexus_kernel.errors import ConflictError, ForbiddenError, InvalidInput
 from neuronexus_kernel.settings import StorageSettings, home_directory
 
 if TYPE_CHECKING:
-    from neuronexus_kernel.hub import Hub
     from neuronexus_kernel.storage import LocalStore
     from neuronexus_kernel.storage.interface import ContentStore, Progress
     from neuronexus_kernel.storage.replicated import ReplicatedStore
@@ -249,16 +248,12 @@ def _export(options: argparse.Namespace) -> int:
 
 def _export_project(options: argparse.Namespace) -> int:
     from neuronexus_kernel.archives import export_project
-    from neuronexus_kernel.cli_access import workbench
-    from neuronexus_kernel.cli_home import owned_hub
+    from neuronexus_kernel.cli_access import owned_hub, workbench
 
     elsewhere = options.home is None and "NEURONEXUS_HUB" in os.environ
-    entry: AbstractContextManager[Hub] = (
-        owned_hub(options.home)
-        if options.user is None and not elsewhere
-        else closing(workbench(options.user, options.home).hub)
-    )
-    with entry as hub, _progress(options, f"exporting {options.project}", None) as told:
+    as_owner = options.user is None and not elsewhere
+    hub = owned_hub(options.home) if as_owner else workbench(options.user, options.home).hub
+    with closing(hub), _progress(options, f"exporting {options.project}", None) as told:
         export_project(hub, options.project, options.output, sealed=options.sealed, progress=told)
     print(options.output)
     return 0
@@ -320,7 +315,8 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
 def _local(options: argparse.Namespace) -> LocalStore:
     from neuronexus_kernel.storage import LocalStore
 
-    return LocalStore(_home(options) / "content", StorageSettings.load())
+    settings = StorageSettings.load()
+    return LocalStore((settings.folder or _home(options)) / "content", settings)
 
 
 def _home(options: argparse.Namespace) -> Path:
@@ -330,7 +326,7 @@ def _home(options: argparse.Namespace) -> Path:
 
 def _has_hub(options: argparse.Namespace) -> bool:
     """Tell whether the home is that of a hub, whose store holds what is not public."""
-    return (_home(options) / "hub.duckdb").exists()
+    return (_home(options) / "hub.lock").exists()
 
 
 def _store(options: argparse.Namespace) -> LocalStore | ReplicatedStore:

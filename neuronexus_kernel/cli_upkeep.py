@@ -7,9 +7,10 @@ read by the process that owns it only.
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
-from neuronexus_kernel.cli_home import add_home, owned_hub
+from neuronexus_kernel.cli_access import add_home, owned_hub
 from neuronexus_kernel.settings import Settings
 
 _PATIENCE = 24 * 3600.0
@@ -44,7 +45,7 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _backup(options: argparse.Namespace) -> int:
-    with owned_hub(options.home, timeout=_PATIENCE) as hub:
+    with closing(owned_hub(options.home, timeout=_PATIENCE)) as hub:
         made = hub.backup(str(options.folder.absolute()))
     print(f"{made.path}: {made.rows:,} records up to event {made.events:,}, {made.blocks:,} blocks")
     if made.missing:
@@ -68,7 +69,7 @@ def _restore(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    with owned_hub(options.home, timeout=_PATIENCE) as hub:
+    with closing(owned_hub(options.home, timeout=_PATIENCE)) as hub:
         problems = hub.check()
     for problem in problems:
         print(problem)

@@ -14,6 +14,26 @@ from neuronexus_kernel.errors import InvalidInputError
 
 MIB = 1024 * 1024
 
+SECRETS = frozenset(
+    {
+        "INFURA_IPFS_ID",
+        "INFURA_IPFS_SECRET",
+        "JUPYTERHUB_API_TOKEN",
+        "JPY_API_TOKEN",
+        "NEURONEXUS_DATABASE",
+        "NEURONEXUS_IPFS",
+        "NEURONEXUS_PINNING_TOKEN",
+        "NEURONEXUS_TOKEN",
+        "SESSION_SECRET",
+    }
+)
+"""Variables that hold credentials, or may: addresses can have a password in them."""
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return the environment for a child process that needs none of our credentials."""
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
 
 def home_directory() -> Path:
     """Return ``$NEURONEXUS_HOME``, by default the platform's folder for user data."""

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-# The machine does not fail in a test, only the server and the hubs; nothing is flushed for it.
-_OPTIONS = "-c listen_addresses='' -c max_connections=200 -c shared_buffers=32MB -c fsync=off"
+_OPTIONS = "-c listen_addresses='' -c max_connections=200 -c shared_buffers=32MB"
 
 
 def programs() -> Path | None:
@@ -36,9 +35,16 @@ def why_not() -> str | None:
 
 
 class Cluster:
-    """A running server with as many databases as one likes."""
+    """A running server with as many databases as one likes.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    durable
+        Whether to flush what is written: needed where the time counts, as no machine fails here.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         self._folder = Path(tempfile.mkdtemp(prefix="nx-pg-"))
         self._data = self._folder / "data"
         self._numbers = itertools.count()
@@ -64,7 +70,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        options = f"{_OPTIONS} -c unix_socket_directories='{self._folder}'"
+        options = f"{_OPTIONS} -c fsync={self._fsync} -c unix_socket_directories='{self._folder}'"
         self._run("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:

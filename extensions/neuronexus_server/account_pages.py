@@ -14,7 +14,7 @@ from tornado import web
 
 from neuronexus_kernel.errors import InvalidInputError, NeuroNexusError
 from neuronexus_kernel.hub.account_records import OneTimeCode
-from neuronexus_kernel.hub.permissions import SCOPES
+from neuronexus_kernel.hub.permissions import SCOPES, check
 from neuronexus_server.context import context_of, source_of, visitor_of
 from neuronexus_server.pages import SIGN_IN, Page
 
@@ -42,6 +42,15 @@ class Shown(NamedTuple):
 
 class AccountPage(Page):
     """Shows and changes one's own account; for operators, also what they do for others."""
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Let in people who have signed in, and no tokens: those manage no account."""
+        await super().prepare()
+        if self.current_user is not None:
+            try:
+                check("create_token", visitor_of(self).credentials)
+            except NeuroNexusError as error:
+                raise web.HTTPError(error.status, str(error)) from None
 
     @web.authenticated
     async def get(self) -> None:

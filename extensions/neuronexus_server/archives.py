@@ -74,6 +74,7 @@ class ImportHandler(ApiHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """Write the next bytes of the body to the file."""
+        context_of(self).touch()
         self._received += len(chunk)
         if self._received > self._limit or self._refusal is not None:
             return

@@ -27,6 +27,7 @@ from tornado.web import HTTPError
 from traitlets import Bool, Float, Unicode
 
 from neuronexus_kernel.errors import AuthenticationError, NeuroNexusError
+from neuronexus_kernel.settings import environment_without_secrets
 from neuronexus_server.context import context_of
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         credentials = visitor.credentials
         signin = credentials.id if credentials is not None else ""
         identity = self._environment(session.account.name, session.token)
-        environment = {**os.environ, **kwargs.pop("env", {}), **identity}
+        environment = {**environment_without_secrets(), **kwargs.pop("env", {}), **identity}
         found = await self._take_warm(environment) if page else None
         if found is None:
             found = await self._async_start_kernel(
@@ -212,7 +213,7 @@ class VisitorKernelManager(AsyncMappingKernelManager):
         return self._warming is not None and not self._warming.done()
 
     async def _prepare_warm(self) -> None:
-        environment = {**os.environ, **self._surroundings()}
+        environment = {**environment_without_secrets(), **self._surroundings()}
         kernel_id = await self._async_start_kernel(
             kernel_name=KERNEL_NAME, path="", env=environment
         )

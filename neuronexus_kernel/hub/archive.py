@@ -30,7 +30,7 @@ from neuronexus_kernel.errors import (
     QuotaError,
     StoreError,
 )
-from neuronexus_kernel.hub import archive_checks, archive_rows, archived, schema, titles
+from neuronexus_kernel.hub import archive_checks, archive_documents, archive_rows, archived, schema
 from neuronexus_kernel.hub.archive_blocks import ArchiveFile, blocks_of, opened
 from neuronexus_kernel.hub.archived import Archive, Content
 from neuronexus_kernel.hub.contents import Contents
@@ -75,7 +75,7 @@ class Archives:
 
         def query(tx: Transaction) -> Archive:
             row = find_project(tx, project)
-            check_maintainer(tx, actor, row)
+            check_maintainer(tx, actor, row, "export it")
             if sealed and actor.role != "operator":
                 raise ForbiddenError(
                     "Only an operator of the hub may export sealed content. Export the project "
@@ -84,7 +84,7 @@ class Archives:
             return archive_rows.collect(tx, row, self._block, sealed=sealed)
 
         archive = self._database.read(query)
-        documents = archived.encode(archive)
+        documents = archive_documents.encode(archive)
         known = {key_of(cid) for cid, _ in documents}
         content = blocks_of(archive.contents, lambda hidden: partial(self._block, sealed=hidden))
         # Somebody may have stored the very bytes of such a document.
@@ -109,7 +109,7 @@ class Archives:
                 "Sign in with an account of your own: it will own the project here."
             )
         with opened(stream, self._limits) as file:
-            archive, documents = archived.decode(file.root, file.document)
+            archive, documents = archive_documents.decode(file.root, file.document)
             if archive.sealed and actor.role != "operator":
                 raise ForbiddenError(
                     "The archive holds sealed content, which only an operator may import. Have "
@@ -133,12 +133,8 @@ class Archives:
 
         def change(tx: Transaction) -> None:
             archive_rows.check_free(tx, archive, name)
-            for root in roots:
-                self._contents.record(tx, root)
-                titles.entitle(tx, root)
-            archive_rows.write(
-                tx, archive, file.root, name=name, owner=actor.name, held_out=held_out
-            )
+            self._contents.record_all(tx, roots)
+            archive_rows.write(tx, archive, name=name, owner=actor.name, held_out=held_out)
 
         self._database.write(change)
         return self._projects.get(archive.project.id)

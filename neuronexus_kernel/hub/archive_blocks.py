@@ -1,6 +1,6 @@
 """The blocks of an archive: which belong in it, and what is in a file that says it is one.
 
-An archive is a CAR file (version 1) whose root is the document of ``archived``.  The documents come
+An archive is a CAR file (version 1); its root is that of ``archive_documents``.  The documents come
 first, then the content, each root with what it consists of.  What goes in is decided by the records
 alone: a document of the content names other content, and takes nothing along.
 

@@ -20,10 +20,11 @@ from neuronexus_kernel.errors import InvalidInputError, LedgerError, RecipeError
 from neuronexus_kernel.hub.archived import Archive, Contribution, Run, foreign
 from neuronexus_kernel.hub.runs import MAX_PARTICIPANTS
 from neuronexus_kernel.ledger import CAP, Entry, parse_nxs
-from neuronexus_kernel.storage.dag import Fetch, links_of
+from neuronexus_kernel.storage.dag import Fetch, Links, links_of
 
 _FIRST = "2020-01-01"
 _DEPTH = 64
+_CONTRIBUTED = ("architecture", "dataset")
 
 
 def check(archive: Archive) -> None:
@@ -107,6 +108,26 @@ def architectures(archive: Archive, fetch: Fetch) -> Iterator[CID]:
         yield link
 
 
+def links_below(archive: Archive) -> Links:
+    """Return what tells which content a document takes along, if that is recorded.
+
+    It is all that it links to, but of a contribution's payload, which is anybody's, what is
+    contributed and nothing else.
+    """
+    payloads = {CID.parse(each.payload) for each in archive.contributions}
+
+    def links(cid: CID, block: bytes) -> list[CID]:
+        if cid.codec != DAG_CBOR:
+            return []
+        if cid not in payloads:
+            return links_of(cid, block)
+        node = dagcbor.decode(block)
+        contributed = [node.get(name) for name in _CONTRIBUTED] if isinstance(node, dict) else []
+        return [link for link in contributed if isinstance(link, CID)]
+
+    return links
+
+
 def check_documents(archive: Archive, fetch: Fetch) -> None:
     """Check that all content is named, by the records or by a document that comes along.
 
@@ -119,14 +140,14 @@ def check_documents(archive: Archive, fetch: Fetch) -> None:
     todo = [*named(archive), *architectures(archive, fetch)]
     if not there.issuperset(todo):
         raise _wrong("the architecture of a recipe is not in it")
-    seen = set[CID]()
+    seen, links = set[CID](), links_below(archive)
     while todo:
         cid = todo.pop()
         if cid in seen or cid not in there:
             continue
         seen.add(cid)
         if cid.codec == DAG_CBOR:
-            todo += links_of(cid, fetch(cid))
+            todo += links(cid, fetch(cid))
     odd = [*(there - seen), *(_roots(archive, sealed=True) - set(sealed(archive)))]
     if odd:
         raise _wrong(f"the content {min(map(str, odd))} is named by no record")

@@ -7,7 +7,7 @@ that wait to be measured, federations (addresses and keys of machines), sign-ins
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,13 +18,10 @@ from neuronexus_kernel.content.cid import DAG_CBOR
 from neuronexus_kernel.errors import ConflictError, InvalidInputError
 from neuronexus_kernel.hub import archive_checks, archived, schema, titles
 from neuronexus_kernel.hub.archived import Archive, Content, record_of, row_of
-from neuronexus_kernel.hub.database import Transaction
+from neuronexus_kernel.hub.database import Transaction, portions
 from neuronexus_kernel.hub.records import FINAL_STATES, Sight
 from neuronexus_kernel.ledger import format_nxs, parse_nxs
-from neuronexus_kernel.storage.dag import Fetch, links_of
-
-_AT_ONCE = 1000  # values in one query
-
+from neuronexus_kernel.storage.dag import Fetch
 
 # -- out ------------------------------------------------------------------------------------------
 
@@ -53,7 +50,9 @@ def collect(tx: Transaction, project: sa.Row[Any], fetch: Fetch, *, sealed: bool
             f"A record of the project {project.name} cannot be exported: {error}."
         ) from None
     names = [*archive_checks.named(archive), *archive_checks.architectures(archive, fetch)]
-    contents = [*_readable(tx, names, fetch), *_sealed(tx, archive_checks.sealed(archive))]
+    links = archive_checks.links_below(archive)
+    readable = _readable(tx, names, lambda cid: links(cid, fetch(cid)))
+    contents = [*readable, *_sealed(tx, archive_checks.sealed(archive))]
     return msgspec.structs.replace(archive, contents=contents)
 
 
@@ -133,7 +132,7 @@ def _round(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _payments(tx: Transaction, project: str) -> Iterator[archived.Payment]:
     """Give the entries that paid for a project's contributions, those of earlier hubs first."""
-    kept, events, ledger = schema.payments, schema.events, schema.ledger
+    kept, events, ledger = schema.imported_payments, schema.events, schema.ledger
     for own in _rows(tx, sa.select(kept).where(kept.c.project == project), "number"):
         yield record_of(archived.Payment, {**own, "data": bytes(own["data"])})
     paid = sa.select(events.c.data).where(
@@ -141,13 +140,15 @@ def _payments(tx: Transaction, project: str) -> Iterator[archived.Payment]:
     )
     indexes = [row.data["index"] for row in tx.all(paid.order_by(events.c.seq))]
     origin = hub_number(tx)
-    for some in _portions(indexes):
+    for some in portions(indexes):
         query = sa.select(ledger.c.data).where(ledger.c.index.in_(some)).order_by(ledger.c.index)
         for row in tx.all(query):
             yield archived.Payment(origin=origin, data=bytes(row.data))
 
 
-def _readable(tx: Transaction, names: Iterable[CID], fetch: Fetch) -> Iterator[Content]:
+def _readable(
+    tx: Transaction, names: Iterable[CID], links: Callable[[CID], list[CID]]
+) -> Iterator[Content]:
     """Give what the records name, and what is recorded of all that documents name then.
 
     What the records name and nobody recorded is for signed-in accounts: it lies in the store of
@@ -162,7 +163,7 @@ def _readable(tx: Transaction, names: Iterable[CID], fetch: Fetch) -> Iterator[C
             entries = found.get(cid, [_unrecorded(cid, "project")] if cid in first else [])
             yield from entries
             if entries and cid.codec == DAG_CBOR:
-                below += links_of(cid, fetch(cid))
+                below += links(cid)
         level = [cid for cid in dict.fromkeys(below) if cid not in seen]
         seen.update(level)
 
@@ -179,7 +180,7 @@ def _recorded(tx: Transaction, cids: Sequence[CID], *, sealed: bool) -> dict[CID
     roots = schema.roots
     is_sealed = roots.c.visibility == "sealed"
     found: dict[CID, dict[str, Content]] = {}
-    for some in _portions(cids):
+    for some in portions(cids):
         query = titles.titled_roots().where(
             roots.c.cid.in_([str(cid) for cid in some]), is_sealed if sealed else ~is_sealed
         )
@@ -197,10 +198,6 @@ def _unrecorded(cid: CID, visibility: Sight) -> Content:
     return Content(
         root=str(cid), visibility=visibility, name="", kind="", owner="nx:hub", license=""
     )
-
-
-def _portions(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
 # -- in -------------------------------------------------------------------------------------------
@@ -228,7 +225,7 @@ def check_free(tx: Transaction, archive: Archive, name: str) -> None:
         )
     for table in (schema.versions, schema.runs, schema.contributions):
         ids = [each.id for each in getattr(archive, table.name)]
-        for some in _portions(ids):
+        for some in portions(ids):
             taken = tx.first(sa.select(table.c.id).where(table.c.id.in_(some)))
             if taken is not None:
                 raise ConflictError(
@@ -237,17 +234,13 @@ def check_free(tx: Transaction, archive: Archive, name: str) -> None:
                 )
 
 
-def write(
-    tx: Transaction, archive: Archive, root: CID, *, name: str, owner: str, held_out: str
-) -> None:
+def write(tx: Transaction, archive: Archive, *, name: str, owner: str, held_out: str) -> None:
     """Write all records of an archive; its content is still to be recorded.
 
     Parameters
     ----------
     archive
         Checked, and with accounts named as here.
-    root
-        Of its CAR file.
     name, owner
         Of the project here.
     held_out
@@ -257,10 +250,8 @@ def write(
     own = {"name": name, "owner": owner, "held_out": held_out}
     here = {"project": project.id}
     decided = {"evaluator": None, "lease": 0}
-    past = {"origin": archive.origin, "owner": project.owner, "archive": str(root)}
     tables: dict[sa.Table, Iterable[Mapping[str, Any]]] = {
         schema.projects: [{**row_of(project), **own}],
-        schema.imports: [{**here, **past, "account": owner, "created": tx.time}],
         schema.versions: ({**row_of(each), **here} for each in archive.versions),
         schema.runs: (
             {**row_of(each), **here, "plan": archive_checks.plan_of(each)} for each in archive.runs
@@ -272,7 +263,7 @@ def write(
         schema.shares: (
             {**row_of(each), "reward": parse_nxs(each.reward)} for each in archive.shares
         ),
-        schema.payments: (
+        schema.imported_payments: (
             {**row_of(each), **here, "number": number}
             for number, each in enumerate(archive.payments)
         ),

@@ -25,7 +25,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -45,7 +45,7 @@ from neuronexus_kernel.hub.home import Home
 from neuronexus_kernel.hub.named import named_content
 from neuronexus_kernel.hub.records import Backup
 from neuronexus_kernel.storage import LocalStore
-from neuronexus_kernel.storage.files import explained, flush
+from neuronexus_kernel.storage.files import appearing, check_free, explained, flush
 
 if TYPE_CHECKING:
     from neuronexus_kernel.settings import Settings
@@ -97,8 +97,7 @@ def back_up(database: Database, content: LocalStore, sealed: LocalStore, target:
     StoreError
         If something cannot be read or written; then there is no backup.
     """
-    if os.path.lexists(target):
-        raise ConflictError(f"{target} exists already; give a backup a name of its own.")
+    check_free(target)
     with _draft_of(target) as draft:
         created = now()
 
@@ -114,7 +113,8 @@ def back_up(database: Database, content: LocalStore, sealed: LocalStore, target:
             missing += sorted(cid for cid in cids if not copy.has_block(CID.parse(cid)))
         with explained(target, "could not be written; there is no backup"):
             # Last of all: a folder without it is no backup.
-            _write(draft / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
+            with appearing(draft / "manifest.json", private=True) as file:
+                file.write(msgspec.json.format(msgspec.json.encode(manifest)))
             flush(draft)
     return Backup(
         path=str(target),
@@ -162,14 +162,12 @@ def _write_table(tx: Transaction, table: sa.Table, path: Path) -> _Table:
     plain = sa.table(table.name, *(sa.column(name, _TYPES[kind]) for name, kind in columns.items()))
     order = [plain.c[column.name] for column in table.primary_key.columns]
     rows, digest = 0, hashlib.sha256()
-    with _private(path) as file:
+    with appearing(path, private=True) as file:
         for row in tx.stream(sa.select(plain).order_by(*order)):
             line = (json.dumps([_encode(value) for value in row]) + "\n").encode()
             file.write(line)
             digest.update(line)
             rows += 1
-        file.flush()
-        os.fsync(file.fileno())
     return _Table(columns, rows, digest.hexdigest())
 
 
@@ -191,17 +189,6 @@ def _kind_of(column: sa.Column[Any]) -> str:
 
 def _encode(value: object) -> object:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-def _write(path: Path, data: bytes) -> None:
-    with _private(path) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _private(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 # -- restoring --------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _RULES: tuple[tuple[Columns, Columns], ...] = (
     ((_s.keepings.c.account,), (_s.accounts.c.name,)),
     ((_s.projects.c.owner,), (_s.accounts.c.name,)),
     ((_s.projects.c.id, _s.projects.c.head), (_s.versions.c.project, _s.versions.c.id)),
+    ((_s.imported_payments.c.project,), (_s.projects.c.id,)),
     ((_s.versions.c.project,), (_s.projects.c.id,)),
     ((_s.versions.c.parent,), (_s.versions.c.id,)),
     ((_s.versions.c.run,), (_s.runs.c.id,)),
@@ -97,7 +98,10 @@ def _payments(tx: Transaction) -> Iterator[str]:
         (line.contribution, line.account): parse_nxs(line.amount, signed=True)
         for line in ledger_lines(tx)
     }
-    minted = sa.select(shares).where(shares.c.minted, shares.c.reward > 0)
+    # What another hub paid, to accounts named name@origin, is not in the ledger of this one.
+    minted = sa.select(shares).where(
+        shares.c.minted, shares.c.reward > 0, ~shares.c.account.contains("@")
+    )
     for share in tx.all(minted):
         if paid.get((share.contribution, share.account)) != share.reward:
             yield (

@@ -30,7 +30,7 @@ from neuronexus_kernel.errors import (
 from neuronexus_kernel.federation.recipe import Recipe
 from neuronexus_kernel.hub import pins, reach, schema, titles
 from neuronexus_kernel.hub.counting import Counted, whole_of
-from neuronexus_kernel.hub.database import Database, Transaction
+from neuronexus_kernel.hub.database import Database, Transaction, portions
 from neuronexus_kernel.hub.paging import Window, windowed
 from neuronexus_kernel.hub.reach import Reach, VisibleBlocks
 from neuronexus_kernel.hub.records import Account, Codec, Keeping, Root, Sight
@@ -106,7 +106,7 @@ class Contents:
 
         def change(tx: Transaction) -> Root:
             known = self.record(tx, root)
-            titles.entitle(tx, root)
+            titles.entitle_all(tx, [root])
             return titles.described(tx, known)
 
         return self._database.write(change)
@@ -130,22 +130,28 @@ class Contents:
             # Who sealed these bytes before is nobody's business.
             sealed = root.visibility == "sealed"
             return replace(root, license="", created=tx.time) if sealed else _root(known)
-        tx.execute(
-            roots.insert().values(
-                cid=root.cid,
-                visibility=root.visibility,
-                name=root.name,
-                kind=root.kind,
-                size=root.size,
-                owner=root.owner,
-                created=tx.time,
-            )
-        )
-        tx.notify(reach.TOPIC, f"{root.visibility} {root.cid}")
-        if root.visibility == "public":
-            for listener in self._listeners:
-                tx.after_commit.append(partial(listener, CID.parse(root.cid)))
+        self._add_roots(tx, [root])
         return _root(tx.all(same)[0])
+
+    def record_all(self, tx: Transaction, given: Sequence[Root]) -> None:
+        """Record those of some roots that are not there yet, and the titles of all."""
+        roots = schema.roots.c
+        known: set[tuple[str, str]] = set()
+        for some in portions([root.cid for root in given]):
+            query = sa.select(roots.cid, roots.visibility).where(roots.cid.in_(some))
+            known.update((row.cid, row.visibility) for row in tx.all(query))
+        self._add_roots(tx, [each for each in given if (each.cid, each.visibility) not in known])
+        titles.entitle_all(tx, given)
+
+    def _add_roots(self, tx: Transaction, new: Sequence[Root]) -> None:
+        names = ("cid", "visibility", "name", "kind", "size", "owner")
+        rows = [{name: getattr(root, name) for name in names} for root in new]
+        tx.insert(schema.roots, [{**row, "created": tx.time} for row in rows])
+        for root in new:
+            tx.notify(reach.TOPIC, f"{root.visibility} {root.cid}")
+            if root.visibility == "public":
+                for listener in self._listeners:
+                    tx.after_commit.append(partial(listener, CID.parse(root.cid)))
 
     def get(self, actor: Account | None, cid: str) -> bytes:
         """Return the bytes of a root that the visitor may see; see `Hub.get`."""

@@ -32,10 +32,17 @@ T = TypeVar("T")
 Subscriber = Callable[[Sequence[Event]], None]
 Listener = Callable[["str | None"], None]
 
+_AT_ONCE = 1000
+
 
 def now() -> str:
     """Return the time in UTC as RFC 3339 text with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def portions(values: Sequence[T], most: int = _AT_ONCE) -> Iterator[Sequence[T]]:
+    """Give values in portions that are not too many for one query."""
+    return (values[start : start + most] for start in range(0, len(values), most))
 
 
 class Transaction:
@@ -86,6 +93,7 @@ class Transaction:
     def insert(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
         """Add many rows to a table."""
         if rows:
+            self.has_written = True
             self._connection.execute(table.insert(), rows)
 
     def emit(self, kind: str, subject: str, project: str | None = None, /, **data: JSON) -> None:
@@ -114,7 +122,13 @@ class Transaction:
         )
 
     def notify(self, topic: str, text: str) -> None:
-        """Tell the listeners to a topic, in every hub on this database, after the commit."""
+        """Tell the listeners to a topic, in every hub on this database, after the commit.
+
+        Parameters
+        ----------
+        text
+            One short line.
+        """
         self.notices.append((topic, text))
 
 
@@ -180,8 +194,15 @@ class Database(Protocol):
         ...
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, hub: str) -> Database:
     """Open the database that the settings name, making it when it does not exist.
+
+    Parameters
+    ----------
+    settings
+        Where it is.
+    hub
+        Name of the hub among those that share it.
 
     Raises
     ------
@@ -198,7 +219,7 @@ def open_database(settings: Settings) -> Database:
         return DuckDBDatabase(settings.home / "hub.duckdb")
     from neuronexus_kernel.hub.postgresql_database import PostgreSQLDatabase
 
-    return PostgreSQLDatabase(settings.database)
+    return PostgreSQLDatabase(settings.database, hub=hub)
 
 
 def event_rows(events: Sequence[Event]) -> list[dict[str, object]]:

@@ -8,13 +8,14 @@ failed is in the file.
 
 from __future__ import annotations
 
-import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import duckdb_engine
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import DataError, DBAPIError, StatementError
@@ -38,11 +39,24 @@ from neuronexus_kernel.hub.writing import (
     perform,
     write_events,
 )
+from neuronexus_kernel.storage.files import appearing
 
 T = TypeVar("T")
 
 _REOPENING_PAUSES = (0.0, 0.05, 0.2)
 """Seconds before each attempt to read from a database that has to be opened anew."""
+
+
+class CachingDialect(duckdb_engine.Dialect):
+    """SQLAlchemy's dialect of DuckDB, but with the texts of statements kept.
+
+    To write the text of a statement takes as long as to carry it out.
+    """
+
+    supports_statement_cache = True
+
+
+sa.dialects.registry.register("duckdb.caching", __name__, CachingDialect.__name__)
 
 
 class DuckDBDatabase:
@@ -127,7 +141,7 @@ class DuckDBDatabase:
     def _open(self) -> Engine:
         # The hub's queries are small: other threads of DuckDB's own would cost more than they do.
         engine = sa.create_engine(
-            f"duckdb:///{self._path}",
+            f"duckdb+caching:///{self._path}",
             poolclass=QueuePool,
             pool_size=8,
             max_overflow=56,
@@ -167,7 +181,9 @@ class DuckDBDatabase:
             connection.rollback()
             connection.exec_driver_sql("CHECKPOINT")
         copy = self._path.with_name(f"{self._path.name}.{before}")
-        _copy_private(self._path, copy)
+        copy.unlink(missing_ok=True)  # of a migration that failed
+        with self._path.open("rb") as file, appearing(copy, private=True) as written:
+            shutil.copyfileobj(file, written)
         with self._engine.begin() as connection:
             migrate(connection)
 
@@ -226,20 +242,6 @@ class DuckDBDatabase:
 
 def _counters(connection: Connection) -> dict[str, int]:
     return {row.name: int(row.value) for row in connection.execute(sa.select(schema.counters))}
-
-
-def _copy_private(source: Path, target: Path) -> None:
-    """Copy a file, so that the copy is whole and its owner's alone."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    with source.open("rb") as read, os.fdopen(os.open(draft, _NEW, 0o600), "wb") as written:
-        while piece := read.read(1 << 20):
-            written.write(piece)
-        written.flush()
-        os.fsync(written.fileno())
-    os.replace(draft, target)
-
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 def _disconnect_when_fatal(context: ExceptionContext) -> None:

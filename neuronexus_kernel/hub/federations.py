@@ -362,7 +362,9 @@ class Federations:
         return address, self._settings.name if host in _EVERYWHERE else ""
 
     def _check_maintainer(self, actor: Account, project: str) -> None:
-        self._database.read(lambda tx: check_maintainer(tx, actor, find_project(tx, project)))
+        self._database.read(
+            lambda tx: check_maintainer(tx, actor, find_project(tx, project), "serve it to others")
+        )
 
     def _check_resumable(self, row: sa.Row[Any]) -> None:
         if row.state not in ENDED_EARLY:

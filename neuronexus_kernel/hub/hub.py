@@ -222,7 +222,7 @@ class Hub(AccountsHub, Protocol):
         Raises
         ------
         ForbiddenError
-            If the visitor neither owns the project nor operates the hub; sealed content is for
+            If the visitor does not maintain the project and is no operator; sealed content is for
             operators alone.
         StoreError
             If content of it is missing.

@@ -88,7 +88,7 @@ class Services:
         self._is_closed = False
         self._home = Home(settings.home)
         try:
-            self.database = open_database(settings)
+            self.database = open_database(settings, self._home.name)
         except BaseException:
             self._home.release()
             raise
@@ -122,21 +122,7 @@ class Services:
             sync=settings.storage.fsync == "always",
         )
         self.replays = Replays(self.database)
-        self.secret = session_secret(settings.home, settings.accounts.secret)
-        self.signins = SignIns(self.database, settings.accounts)
-        self.codes = Codes(self.database)
-        self.identity = Identity(
-            self.database,
-            settings.accounts,
-            self.signins,
-            self.codes,
-            Throttle(self.database, derive(self.secret, "throttle")),
-        )
-        self.external = ExternalLogins(
-            self.database, self.identity, registration=settings.accounts.registration
-        )
-        self.audit = AuditTrail(self.database)
-        self.maintainers = Maintainers(self.database)
+        self._compose_accounts(settings.home, settings)
         self.tokens = Tokens(self.database)
         self.projects = Projects(self.database, self.contents)
         self.archives = Archives(
@@ -163,6 +149,23 @@ class Services:
             ChildProcessExecutor(settings.evaluation, preload=Evaluator.PRELOAD),
             hub=self._home.name,
         )
+
+    def _compose_accounts(self, home: Path, settings: Settings) -> None:
+        self.secret = session_secret(home, settings.accounts.secret)
+        self.signins = SignIns(self.database, settings.accounts)
+        self.codes = Codes(self.database)
+        self.identity = Identity(
+            self.database,
+            settings.accounts,
+            self.signins,
+            self.codes,
+            Throttle(self.database, derive(self.secret, "throttle")),
+        )
+        self.external = ExternalLogins(
+            self.database, self.identity, registration=settings.accounts.registration
+        )
+        self.audit = AuditTrail(self.database)
+        self.maintainers = Maintainers(self.database)
 
     def close(self) -> None:
         """End the federations, the evaluator and the couriers, and let go of the database."""
@@ -364,14 +367,6 @@ class LocalHub(LocalAccounts):
         """See `Hub.versions`."""
         return self._services.projects.versions(project, window)
 
-    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
-        """See `Hub.export_project`."""
-        return write_all(stream, self.archive(project, sealed=sealed))
-
-    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
-        """See `Hub.import_project`."""
-        return self._services.archives.take_in(self._actor(), stream, name=name)
-
     def maintainers(self, project: str) -> list[str]:
         """See `Hub.maintainers`."""
         return self._services.maintainers.all(project)
@@ -383,6 +378,14 @@ class LocalHub(LocalAccounts):
     def remove_maintainer(self, project: str, account: str) -> None:
         """See `Hub.remove_maintainer`."""
         self._services.maintainers.remove(self._actor(), project, account, self._source)
+
+    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
+        """See `Hub.export_project`."""
+        return write_all(stream, self.archive(project, sealed=sealed))
+
+    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
+        """See `Hub.import_project`."""
+        return self._services.archives.take_in(self._actor(), stream, name=name)
 
     def start_run(self, run: NewRun) -> Run:
         """See `Hub.start_run`."""

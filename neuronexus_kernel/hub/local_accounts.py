@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from neuronexus_kernel.errors import AuthenticationError, ForbiddenError
 from neuronexus_kernel.hub.account_records import AuditEntry, Invitation, OneTimeCode, SignIn
+from neuronexus_kernel.hub.lookups import BELIEVED_SECONDS
 from neuronexus_kernel.hub.permissions import RULES, TICKET_SCOPES, Credentials, check
 from neuronexus_kernel.hub.records import Account, Scope, Session
 from neuronexus_kernel.hub.secret import derive
@@ -19,8 +20,6 @@ from neuronexus_kernel.hub.signins import TICKET_LIFETIME
 
 if TYPE_CHECKING:
     from neuronexus_kernel.hub.local import Services
-
-_BELIEVED_SECONDS = 5.0
 
 
 class LocalAccounts:
@@ -82,7 +81,7 @@ class LocalAccounts:
             If it has ended.
         """
         if self._found is not None:
-            stale = time.monotonic() - self._looked_up > _BELIEVED_SECONDS
+            stale = time.monotonic() - self._looked_up > BELIEVED_SECONDS
             if stale or self._generation != self._services.signins.generation:
                 self._look_up()
         return self._found

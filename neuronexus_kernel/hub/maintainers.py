@@ -78,8 +78,13 @@ class Maintainers:
         self._database.write(change)
 
 
-def check_maintainer(tx: Transaction, actor: Account, project: sa.Row[Any]) -> None:
+def check_maintainer(tx: Transaction, actor: Account, project: sa.Row[Any], what: str) -> None:
     """Refuse whoever does not maintain a project.
+
+    Parameters
+    ----------
+    what
+        What they may not do, as in "may export it".
 
     Raises
     ------
@@ -90,8 +95,8 @@ def check_maintainer(tx: Transaction, actor: Account, project: sa.Row[Any]) -> N
         return
     if not _is_named(tx, project.id, actor.name):
         raise ForbiddenError(
-            f"Only {project.owner}, who owns the project, its maintainers or an operator may do "
-            "this."
+            f"Only {project.owner}, who owns the project, its maintainers or an operator may "
+            f"{what}."
         )
 
 

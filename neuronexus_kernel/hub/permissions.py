@@ -3,8 +3,9 @@
 `RULES` has a line for every method of `Hub`; a method without one cannot be part of a hub.  A line
 says who may call it and which scope a token needs for that.  `enforced` puts the check before
 every method of `LocalHub`, where all calls end, so that no handler and no service has to think of
-it.  What depends on a record (is this the owner's project?) is decided by the service that reads
-the record, for the account that passed here.
+it; what a server calls in place of such a method says so by `admit`.  What depends on a record (is
+this the owner's project?) is decided by the service that reads the record, for the account that
+passed here.
 
 Scopes
 ------
@@ -104,14 +105,14 @@ RULES: dict[str, Rule] = {
     "release": _CONTRIBUTE,
     "keepings": _READ,
     "create_project": _MAINTAIN,
+    "export_project": _MAINTAIN,
+    "import_project": _MAINTAIN,
     "project": _ANYONE,
     "projects": _ANYONE,
     "versions": _ANYONE,
     "maintainers": _ANYONE,
     "add_maintainer": _MAINTAIN,
     "remove_maintainer": _MAINTAIN,
-    "export_project": _MAINTAIN,
-    "import_project": _MAINTAIN,
     "start_run": _CONTRIBUTE,
     "record_round": _CONTRIBUTE,
     "finish_run": _CONTRIBUTE,

@@ -5,9 +5,11 @@ in this process and in others: what a change reads stays so until its commit, an
 numbered in the order of commits.  Serializable transactions would not run side by side either, as
 all of them number events, but would be undone and run again.  Group commit makes up for the turns.
 
-A connection that breaks is made anew.  When it broke during a commit, the server is asked whether
-the transaction has happened, by its id.  Each process listens for the commits of the others and
-reads their events from the table.
+A connection that breaks is made anew.  When it broke during a commit, it is looked up whether the
+transaction has happened: each counts itself in a row of its hub's own.  (Its id would not tell, as
+a server that crashed may give the same id to another.)
+
+Each process listens for the commits of the others and reads their events from the table.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, StatementError
 
@@ -30,7 +33,7 @@ from neuronexus_kernel.errors import (
     StoreError,
 )
 from neuronexus_kernel.hub import revisions, schema
-from neuronexus_kernel.hub.database import Listener, Subscriber, Transaction, read_events
+from neuronexus_kernel.hub.database import Listener, Subscriber, Transaction, portions, read_events
 from neuronexus_kernel.hub.records import Event
 from neuronexus_kernel.hub.writing import (
     MOST_TOGETHER,
@@ -54,8 +57,11 @@ CHANNEL = "neuronexus"
 # A process that is frozen in the middle of a change would hold up all others.
 _OPTIONS = "-c idle_in_transaction_session_timeout=60s"
 
+_OPENING_SECONDS = 5.0
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 _CATCH_UP_SECONDS = 5.0
+_LINES = 50
+"""Of one notification, which has 8,000 bytes at most."""
 _MAKING = 0x6E657572
 """Advisory lock of those who make or change the tables."""
 
@@ -74,6 +80,8 @@ class PostgreSQLDatabase:
     ----------
     url
         As SQLAlchemy writes it: ``postgresql+psycopg://user:password@host/name``.
+    hub
+        Name of this hub; no two processes use the same at one time.  By default a new one.
     most_together
         Changes that share a commit at most.
     patience
@@ -92,7 +100,12 @@ class PostgreSQLDatabase:
     is_shared = True
 
     def __init__(
-        self, url: str, *, most_together: int = MOST_TOGETHER, patience: float = PATIENCE
+        self,
+        url: str,
+        *,
+        hub: str = "",
+        most_together: int = MOST_TOGETHER,
+        patience: float = PATIENCE,
     ) -> None:
         self._patience = patience
         self._closing = threading.Event()
@@ -102,7 +115,8 @@ class PostgreSQLDatabase:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self._audience = Audience()
-        self._origin = secrets.token_hex(8)
+        self._origin = hub or secrets.token_hex(8)
+        self._counter = f"commits {self._origin}"
         self._telling = threading.Lock()
         try:
             self._told = self._prepare()
@@ -151,7 +165,7 @@ class PostgreSQLDatabase:
     # -- opening ---------------------------------------------------------------------------
 
     def _prepare(self) -> int:
-        """Make the tables if there are none, and return the number of the last event."""
+        """Make the tables if there are none; return the number of the last event."""
 
         def attempt() -> int:
             with making(self._engine) as connection:
@@ -161,10 +175,14 @@ class PostgreSQLDatabase:
                         "use it, make a backup, and run `neuronexus hub migrate`."
                     )
                 revisions.make_tables(connection)
-                return int(connection.execute(_LAST_EVENT).scalar_one())
+                counters = schema.counters
+                connection.execute(
+                    insert(counters).values(name=self._counter, value=0).on_conflict_do_nothing()
+                )
+                return self._take_turn(connection)[0]
 
         try:
-            return self._persist(attempt, patience=min(self._patience, 10.0))
+            return self._persist(attempt, patience=min(self._patience, _OPENING_SECONDS))
         except DBAPIError as error:
             raise StoreError(
                 f"The database {self._name} could not be opened: {error.orig}"
@@ -203,17 +221,12 @@ class PostgreSQLDatabase:
 
     def _attempt(self, changes: Sequence[Change[Any]]) -> Group:
         with self._engine.connect() as connection:
-            last, transaction = connection.execute(_TURN).one()
-            group = perform(changes, connection, int(last), self._explain)
+            last, self._commits = self._take_turn(connection)
+            group = perform(changes, connection, last, self._explain)
             if not group.has_written and not group.notices:
                 return group
             write_events(connection, group)
-            if group.events:
-                connection.execute(
-                    schema.counters.update()
-                    .where(schema.counters.c.name == "events")
-                    .values(value=group.events[-1].seq)
-                )
+            self._count(connection, last + len(group.events))
             for text in self._notices(group):
                 connection.execute(sa.select(sa.func.pg_notify(CHANNEL, text)))
             try:
@@ -222,29 +235,47 @@ class PostgreSQLDatabase:
                 if not is_unanswered(error):
                     raise
                 connection.invalidate()
-                if not self._has_happened(str(transaction)):
+                if not self._has_happened():
                     raise Unanswered(str(error.orig)) from None
         return group
 
+    def _take_turn(self, connection: Connection) -> tuple[int, int]:
+        """Wait until no other writes; return how many events and commits of this hub there are."""
+        counters = schema.counters.c
+        query = sa.select(counters.name, counters.value)
+        mine = query.where(counters.name.in_(["events", self._counter])).with_for_update()
+        found = {row.name: int(row.value) for row in connection.execute(mine)}
+        return found["events"], found[self._counter]
+
+    def _count(self, connection: Connection, events: int) -> None:
+        counters = schema.counters
+        value = sa.case((counters.c.name == self._counter, self._commits + 1), else_=events)
+        connection.execute(
+            counters.update()
+            .where(counters.c.name.in_(["events", self._counter]))
+            .values(value=value)
+        )
+
     def _notices(self, group: Group) -> Iterator[str]:
+        by_topic: dict[str, list[str]] = {}
         for topic, text in dict.fromkeys(group.notices):
-            yield f"{self._origin} {topic} {text}"
+            by_topic.setdefault(topic, []).append(text)
+        for topic, texts in by_topic.items():
+            for some in portions(texts, _LINES):
+                yield f"{self._origin} {topic} " + "\n".join(some)
         if group.events:
             yield f"{self._origin} events {group.events[-1].seq}"
 
-    def _has_happened(self, transaction: str) -> bool:
-        """Ask whether a transaction was committed whose commit was not answered."""
-        query = sa.text("SELECT pg_xact_status(CAST(:id AS xid8))").bindparams(id=transaction)
+    def _has_happened(self) -> bool:
+        """Look whether a transaction was committed whose commit was not answered."""
 
-        def attempt() -> str:
+        def attempt() -> int:
             with self._engine.connect() as connection:
-                status = connection.execute(query).scalar()
-            if status == "in progress":  # the server has not noticed yet that we are gone
-                raise Unanswered("the outcome of a commit is not known yet")
-            return str(status)
+                # It had the turn, and may still have it: the server need not know that we are gone.
+                return self._take_turn(connection)[1]
 
         try:
-            return self._persist(attempt) == "committed"
+            return self._persist(attempt) > self._commits
         except HubUnavailableError:
             raise HubUnavailableError(
                 f"The database {self._name} does not answer, and whether the last change was "
@@ -324,8 +355,8 @@ class PostgreSQLDatabase:
         origin, topic, text = payload.split(" ", 2)
         if topic == "events":
             return int(text) > self._told
-        if origin != self._origin:
-            self._audience.notify(topic, text)
+        for line in text.split("\n") if origin != self._origin else ():
+            self._audience.notify(topic, line)
         return False
 
 
@@ -406,9 +437,3 @@ def is_unanswered(error: DBAPIError) -> bool:
     if code is None:
         return isinstance(error.orig, psycopg.OperationalError)
     return code.startswith(_RETRIED)
-
-
-_LAST_EVENT = sa.select(schema.counters.c.value).where(schema.counters.c.name == "events")
-_TURN = sa.text(
-    "SELECT value, pg_current_xact_id()::text FROM counters WHERE name = 'events' FOR UPDATE"
-)

@@ -181,15 +181,6 @@ class RemoteHub(RemoteAccounts):
         """See `Hub.versions`."""
         return self._call("versions", list[Version], project=project)
 
-    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
-        """See `Hub.export_project`."""
-        path = ARCHIVE.format(project=quote(_text(project, "project"), safe=""))
-        return self._transport.download(path, stream, query={"sealed": str(sealed).lower()})
-
-    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
-        """See `Hub.import_project`."""
-        return self._transport.upload(ARCHIVES, stream, Project, query={"name": name})
-
     def maintainers(self, project: str) -> list[str]:
         """See `Hub.maintainers`."""
         return self._call("maintainers", list[str], project=project)
@@ -201,6 +192,15 @@ class RemoteHub(RemoteAccounts):
     def remove_maintainer(self, project: str, account: str) -> None:
         """See `Hub.remove_maintainer`."""
         self._call("remove_maintainer", type(None), project=project, account=account)
+
+    def export_project(self, project: str, stream: BinaryIO, *, sealed: bool = False) -> int:
+        """See `Hub.export_project`."""
+        path = ARCHIVE.format(project=quote(_text(project, "project"), safe=""))
+        return self._transport.download(path, stream, query={"sealed": str(sealed).lower()})
+
+    def import_project(self, stream: BinaryIO, *, name: str = "") -> Project:
+        """See `Hub.import_project`."""
+        return self._transport.upload(ARCHIVES, stream, Project, query={"name": name})
 
     # -- training runs --------------------------------------------------------------------
 

@@ -77,16 +77,16 @@ def is_older(revision: str | None, what: str) -> bool:
     )
 
 
+def new_number() -> int:
+    """Return a number that tells a new hub, whose records these are, from all others."""
+    return secrets.randbits(48)
+
+
 def make_tables(connection: Connection) -> None:
     """Make all tables of a new database; where they are there already, nothing."""
     schema.metadata.create_all(connection)
     if connection.execute(sa.select(schema.revision)).first() is None:
         connection.execute(schema.revision.insert().values(version_num=schema.REVISION))
-        start = {
-            "schema": schema.LEGACY_VERSION,
-            "events": 0,
-            "commits": 0,
-            "hub": secrets.randbits(48),  # Tells it from other hubs.
-        }
+        start = {"schema": schema.LEGACY_VERSION, "hub": new_number(), "events": 0, "commits": 0}
         for name, value in start.items():
             connection.execute(schema.counters.insert().values(name=name, value=value))

@@ -253,19 +253,8 @@ projects = sa.Table(
     _column("created"),
 )
 
-imports = sa.Table(
-    "imports",
-    metadata,
-    _key("project"),
-    _column("origin"),
-    _column("owner"),
-    _column("archive"),
-    _column("account"),
-    _column("created"),
-)
-
-payments = sa.Table(
-    "payments",
+imported_payments = sa.Table(
+    "imported_payments",
     metadata,
     _key("project"),
     _key("number", sa.Integer),

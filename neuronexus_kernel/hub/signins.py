@@ -25,6 +25,7 @@ from neuronexus_kernel.hub import schema
 from neuronexus_kernel.hub.account_records import SignIn
 from neuronexus_kernel.hub.audit import note
 from neuronexus_kernel.hub.database import Database, Transaction, now
+from neuronexus_kernel.hub.lookups import Lookups
 from neuronexus_kernel.hub.permissions import SCOPES, Credentials, powers
 from neuronexus_kernel.hub.records import Account, Scope, Session, SignInKind
 from neuronexus_kernel.hub.times import later, older
@@ -57,6 +58,7 @@ class SignIns:
         self._database = database
         self._settings = settings
         self._listeners: list[Callable[[frozenset[str]], None]] = []
+        self._lookups = Lookups()
         self.owner_token = secrets.token_urlsafe(32)
         self.generation = 0
         self._adopt()
@@ -139,7 +141,13 @@ class SignIns:
         """
         if secrets.compare_digest(token.encode(), self.owner_token.encode()):
             return Credentials(OWNER)
-        return self._credentials(_table.c.token_hash == _hash(token))
+        # The generation first: a change that comes between is seen the next time.
+        key, generation = _hash(token), self.generation
+        credentials = self._lookups.find(key, generation)
+        if credentials is None:
+            row, credentials = self._look_up(_table.c.token_hash == key)
+            self._lookups.keep(key, credentials, expires=row.expires, generation=generation)
+        return credentials
 
     def recall(self, known: Credentials) -> Credentials:
         """Return what somebody's token stands for now, whether it was renewed or not.
@@ -149,9 +157,9 @@ class SignIns:
         AuthenticationError
             If the sign-in has ended.
         """
-        return self._credentials(_by_id(known.id)) if known.id else known
+        return self._look_up(_by_id(known.id))[1] if known.id else known
 
-    def _credentials(self, which: sa.ColumnElement[bool]) -> Credentials:
+    def _look_up(self, which: sa.ColumnElement[bool]) -> tuple[sa.Row[Any], Credentials]:
         row = self._database.read(lambda tx: tx.first(_found(which)))
         if row is None or self._is_idle(row):
             raise AuthenticationError(_ENDED)
@@ -162,7 +170,7 @@ class SignIns:
         if account.role == "operator" and "admin" not in may:
             account = replace(account, role="member")
         due = not row.renewed or older(row.renewed, timedelta(hours=self._settings.renew_hours))
-        return Credentials(account, row.id, row.kind, may, due and row.kind == "session")
+        return row, Credentials(account, row.id, row.kind, may, due and row.kind == "session")
 
     def all(
         self, account: str, kinds: Collection[SignInKind], *, current: str = ""

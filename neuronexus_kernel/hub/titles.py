@@ -7,41 +7,62 @@ Sealed content has no names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from neuronexus_kernel.hub import schema
-from neuronexus_kernel.hub.database import Transaction
+from neuronexus_kernel.hub.database import Transaction, portions
 from neuronexus_kernel.hub.records import Root
 
 
-def entitle(tx: Transaction, root: Root) -> None:
-    """Make a root the newest version of its name, unless it is that already."""
-    titles = schema.titles
-    if not root.name or root.visibility == "sealed":
-        return
-    newest = tx.first(
-        sa.select(titles)
-        .where(titles.c.owner == root.owner, titles.c.name == root.name)
-        .order_by(titles.c.number.desc())
-        .limit(1)
-    )
-    said = (root.cid, root.visibility, root.license)
-    if newest is not None and (newest.cid, newest.visibility, newest.license) == said:
-        return
-    tx.execute(
-        titles.insert().values(
-            owner=root.owner,
-            name=root.name,
-            number=1 if newest is None else newest.number + 1,
-            cid=root.cid,
-            visibility=root.visibility,
-            license=root.license,
-            created=tx.time,
+def entitle_all(tx: Transaction, roots: Sequence[Root]) -> None:
+    """Make each root the newest version of its name, unless it is that already."""
+    named = [root for root in roots if root.name and root.visibility != "sealed"]
+    newest = _newest(tx, named)
+    rows = []
+    for root in named:
+        title = (root.owner, root.name)
+        number, *said = newest.get(title, (0,))
+        if said != [root.cid, root.visibility, root.license]:
+            newest[title] = (number + 1, root.cid, root.visibility, root.license)
+            rows.append(
+                {
+                    "owner": root.owner,
+                    "name": root.name,
+                    "number": number + 1,
+                    "cid": root.cid,
+                    "visibility": root.visibility,
+                    "license": root.license,
+                    "created": tx.time,
+                }
+            )
+    tx.insert(schema.titles, rows)
+
+
+def _newest(tx: Transaction, roots: Sequence[Root]) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """Return the newest versions of the names of some roots: number, CID, visibility, license."""
+    titles = schema.titles.c
+    found: dict[tuple[str, str], tuple[Any, ...]] = {}
+    owners = list({root.owner for root in roots})
+    for some in portions(list({root.name for root in roots})):
+        wanted = titles.owner.in_(owners) & titles.name.in_(some)
+        last = (
+            sa.select(titles.owner, titles.name, sa.func.max(titles.number).label("number"))
+            .where(wanted)
+            .group_by(titles.owner, titles.name)
+            .subquery()
         )
-    )
+        same = (
+            (titles.owner == last.c.owner)
+            & (titles.name == last.c.name)
+            & (titles.number == last.c.number)
+        )
+        for row in tx.all(sa.select(schema.titles).join(last, same)):
+            found[row.owner, row.name] = (row.number, row.cid, row.visibility, row.license)
+    return found
 
 
 def described(tx: Transaction, root: Root) -> Root:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 from measure import Figure
 
-SUBJECTS = ("storage", "starting", "executors", "federation")
+SUBJECTS = ("storage", "starting", "hub", "executors", "federation")
 
 
 def figures(subjects: Sequence[str]) -> Iterator[Figure]:

@@ -1,9 +1,9 @@
 """A hub under load, to be killed.  Run as a program.
 
-It imports what is slow once; then for each line ``HOME SEED`` on its standard input it forks a
-hub on HOME that registers accounts, puts content, records rounds, submits contributions and
-mints, each in a thread, until it is killed.  Whatever the hub has acknowledged is said on standard
-output, one JSON list a line, each written in one piece.
+It imports what is slow once; then for each JSON list ``[HOME, SEED, DATABASE, STORES]`` on its
+standard input, a line each, it forks a hub on HOME that registers accounts, puts content, records
+rounds, submits contributions and mints, each in a thread, until it is killed.  Whatever the hub
+has acknowledged is said on standard output, one JSON list a line, each written in one piece.
 """
 
 import json
@@ -20,7 +20,7 @@ from neuronexus_kernel.hub import records
 from neuronexus_kernel.hub.evaluation import Evaluator
 from neuronexus_kernel.hub.local import LocalHub, Services
 from neuronexus_kernel.models import weights as weights_format
-from neuronexus_kernel.settings import EvaluationLimits, Settings
+from neuronexus_kernel.settings import EvaluationLimits, Settings, StorageSettings
 
 PASSWORD = "correct horse battery"
 
@@ -48,13 +48,22 @@ def content(seed: int, number: int) -> bytes:
 class Load:
     """What the threads do; each method goes on for ever."""
 
-    def __init__(self, home: Path, seed: int, weights: list[bytes]) -> None:
+    def __init__(
+        self, home: Path, seed: int, database: str, stores: Path, weights: list[bytes]
+    ) -> None:
         self.seed = seed
         self.weights = weights
         limits = EvaluationLimits(per_day=100_000)
-        self.services = services = Services(Settings(home=home, evaluation=limits))
+        storage = StorageSettings(folder=stores)
+        self.services = services = Services(
+            Settings(home=home, evaluation=limits, database=database, storage=storage)
+        )
         services.evaluator = Evaluator(
-            services.database, services.contents, services.contributions, InlineExecutor()
+            services.database,
+            services.contents,
+            services.contributions,
+            InlineExecutor(),
+            hub=str(home),
         )
         self.hub = LocalHub(services)
         services.database.subscribe(lambda events: say("event", events[-1].seq))
@@ -170,10 +179,10 @@ def main() -> None:
     weights = trained()
     say("ready")
     for line in sys.stdin:
-        home, seed = line.rsplit(" ", 1)
+        home, seed, database, stores = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            load = Load(Path(home), int(seed), weights)
+            load = Load(Path(home), seed, database, Path(stores), weights)
             works = [load.register, load.store, load.train, load.mint, *[load.contribute] * 3]
             for work in works:
                 threading.Thread(target=work).start()

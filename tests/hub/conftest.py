@@ -230,11 +230,12 @@ def old_hub(new_home: Callable[[], Path], task: nx.Task) -> Iterator[Bench]:
     )
     theirs.submit(nx.ComputeContribution(run, note="<b>two</b> of us"))
     bench.evaluate()
-    grace.project(project.name).submit(nx.HyperparameterContribution(learning_rate=500.0))
     more = task.private.subset(range(30, 50))
     content = {"name": "more rows", "kind": "dataset", "visibility": "project"}
     ada.hub.put(more.encode(), license="CC-BY-4.0", **content)
     theirs.submit(nx.DataContribution(more, note="more rows"))
+    bench.evaluate()
+    grace.project(project.name).submit(nx.HyperparameterContribution(learning_rate=500.0))
     bench.evaluate()
     bench.services.evaluator.stop()
     theirs.submit(nx.HyperparameterContribution(learning_rate=0.25))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from neuronexus_widgets import Dashboard
 
 import neuronexus_kernel as nx
-from neuronexus_kernel.content import CID, new_id
+from neuronexus_kernel.content import CID, dagcbor, new_id
 from neuronexus_kernel.errors import (
     AuthenticationError,
     ConflictError,
@@ -138,7 +140,7 @@ def test_content_keeps_its_visibility_its_name_and_its_license(bench, task, old_
     roots = {each.cid: each for each in old_hub.owner.roots()}
     wb = bench.person("grace")
     wb.hub.put(task.held_out.encode(), kind="dataset", visibility="sealed")
-    made = wb.hub.import_project(io.BytesIO(archive))
+    wb.hub.import_project(io.BytesIO(archive))
     at = origin(wb.hub)
     found = wb.hub.roots()
     assert {each.visibility for each in found} == {"public", "project"}
@@ -158,7 +160,7 @@ def test_content_keeps_its_visibility_its_name_and_its_license(bench, task, old_
     with pytest.raises(NotFoundError):
         bench.hub.visitor().get(hidden)
     (public,) = wb.hub.history("digits public", owner=f"{owner}@{at}")
-    assert public.cid == made.public
+    assert wb.hub.get(public.cid) == old_hub.owner.get(public.cid)
 
 
 def test_a_project_may_get_another_name(member, archive):
@@ -205,12 +207,12 @@ def test_what_an_import_brought_is_kept_and_what_a_refused_one_left_is_collected
 # -- who may, and what never leaves ------------------------------------------------------------
 
 
-def test_only_its_owner_and_operators_take_a_project_out(old_hub):
+def test_only_its_maintainers_and_operators_take_a_project_out(old_hub):
     stream = io.BytesIO()
     with pytest.raises(AuthenticationError):
         old_hub.hub.visitor().export_project("digits", stream)
     stranger = old_hub.person(f"stranger-{new_id()[-6:]}").hub
-    with pytest.raises(ForbiddenError, match="its maintainers or an operator may"):
+    with pytest.raises(ForbiddenError, match="its maintainers or an operator may export it"):
         stranger.export_project("digits", stream)
     for hub in (stranger, old_hub.owner):
         with pytest.raises(ForbiddenError):
@@ -218,6 +220,11 @@ def test_only_its_owner_and_operators_take_a_project_out(old_hub):
     with pytest.raises(NotFoundError, match="no project 'atlantis'"):
         old_hub.owner.export_project("atlantis", stream)
     assert stream.getvalue() == b""
+    old_hub.owner.add_maintainer("digits", stranger.whoami().name)
+    assert stranger.export_project("digits", stream) == len(stream.getvalue())
+    with pytest.raises(ForbiddenError):
+        stranger.export_project("digits", io.BytesIO(), sealed=True)
+    old_hub.owner.remove_maintainer("digits", stranger.whoami().name)
 
 
 def test_only_accounts_take_a_project_in(bench, archive):
@@ -244,6 +251,26 @@ def test_no_held_out_row_is_in_an_archive(task, archive, sealed_archive):
     for row in task.held_out.inputs:
         assert row.tobytes() in sealed_archive
         assert row.tobytes() not in archive
+
+
+def test_a_contribution_takes_nothing_along_but_what_is_contributed(bench, task, export):
+    """A payload is anybody's document, and may link to what has nothing to do with the project."""
+    project, mallory = bench.project(task), bench.person("mallory")
+    private = bench.person("ada").hub.put(b"rows of another project", visibility="project")
+    run = mallory.project(project.name).train(
+        rounds=1, recipe=project.recipe.with_changes(learning_rate=1e-6), progress=False
+    )
+    payload = {"kind": "compute", "run": run.id, "dataset": None, "also": CID.parse(private.cid)}
+    cid = mallory.hub.put(dagcbor.encode(payload), kind="contribution", codec="dag-cbor").cid
+    new = records.NewContribution(
+        id=new_id(), project=project.record.id, kind="compute", payload=cid
+    )
+    mallory.hub.submit(new)
+    bench.evaluate()
+    assert bench.hub.contribution(new.id).state == "rejected"
+    found = blocks(export(project.hub, project.name))
+    assert CID.parse(cid) in found
+    assert CID.parse(private.cid) not in found
 
 
 def test_without_the_held_out_split_there_is_no_project(bench, task, archive):
@@ -364,7 +391,7 @@ def test_who_came_from_a_hub_keeps_its_name_on_the_third(
     people = {each.author for each in alan.hub.contributions()}
     assert people == {f"ada@{first}", f"grace@{first}", f"grace@{second}"}
     # What was paid on either hub goes along in the bytes of its ledger.
-    table = schema.payments
+    table = schema.imported_payments
     rows = third.services.database.read(
         lambda tx: tx.all(sa.select(table).order_by(table.c.number))
     )
@@ -372,6 +399,23 @@ def test_who_came_from_a_hub_keeps_its_name_on_the_third(
     paid = {(first, line.contribution) for line in old_hub.owner.ledger_lines()}
     paid |= {(second, line.contribution) for line in member.hub.ledger_lines()}
     assert set(entries) == paid
+
+
+def test_a_dashboard_shows_what_came_and_who_made_it_elsewhere(member, archive):
+    dashboard = Dashboard(member.hub)
+    try:
+        member.hub.import_project(io.BytesIO(archive))
+        until = time.monotonic() + 20
+        while len(dashboard.state.contributions) < 3:
+            assert time.monotonic() < until, "the project does not appear"
+            time.sleep(0.01)
+        assert len(dashboard.state.versions) == len(member.hub.versions("digits"))
+        shown = dashboard.contributions.table.value
+        assert f"ada@{origin(member.hub)}" in shown
+        assert "<b>two</b>" not in shown, "a note is text"
+        assert [member.name for member in dashboard.state.members] == ["grace"]
+    finally:
+        dashboard.close()
 
 
 def test_a_project_is_taken_in_once(member, archive, old_hub, bench):

@@ -28,7 +28,7 @@ from neuronexus_kernel.errors import (
     RecipeError,
     StoreError,
 )
-from neuronexus_kernel.hub import archived, schema
+from neuronexus_kernel.hub import archive_documents, archived, schema
 from neuronexus_kernel.hub.local import LocalHub
 from neuronexus_kernel.settings import Settings
 from neuronexus_kernel.storage.car import encode_car, read_car
@@ -37,13 +37,15 @@ from neuronexus_kernel.storage.dag import links_of
 PASSWORD = "correct horse battery"
 TABLES = (
     "projects",
-    "imports",
-    "payments",
+    "imported_payments",
     "versions",
     "runs",
     "rounds",
     "contributions",
     "shares",
+    "roots",
+    "titles",
+    "events",
 )
 
 put = msgspec.structs.replace
@@ -56,7 +58,7 @@ class Forger:
         (root,), found = read_car(io.BytesIO(car))
         blocks = dict(found)
         self.root = root
-        self.archive, documents = archived.decode(root, blocks.__getitem__)
+        self.archive, documents = archive_documents.decode(root, blocks.__getitem__)
         self.content = {cid: block for cid, block in blocks.items() if cid not in documents}
 
     def change(self, **fields: object) -> Forger:
@@ -105,7 +107,7 @@ class Forger:
 
     def car(self) -> bytes:
         """Put it together again."""
-        documents = archived.encode(self.archive)
+        documents = archive_documents.encode(self.archive)
         return b"".join(encode_car([documents[0][0]], chain(documents, self.content.items())))
 
 
@@ -131,12 +133,11 @@ def target(new_bench, new_home, task) -> Iterator[object]:
 
 def counts(bench) -> dict[str, int]:
     """Return how many rows each table has that an import writes to, and how many events."""
-    names = (*TABLES, "roots", "titles", "events")
 
     def query(tx) -> dict[str, int]:
         tables = schema.metadata.tables
         return {
-            name: tx.scalar(sa.select(sa.func.count()).select_from(tables[name])) for name in names
+            name: tx.scalar(sa.select(sa.func.count()).select_from(tables[name])) for name in TABLES
         }
 
     return bench.services.database.read(query)
@@ -195,9 +196,9 @@ def test_a_file_with_more_behind_it_is_refused(target, archive):
     [
         (b"no document", InvalidInputError),
         ({"format": "neuronexus/receipt@1"}, InvalidInputError),
-        ({"format": archived.FORMAT}, InvalidInputError),
+        ({"format": archive_documents.FORMAT}, InvalidInputError),
         ([], InvalidInputError),
-        ({"format": archived.FORMAT, "project": [], "versions": 1}, InvalidInputError),
+        ({"format": archive_documents.FORMAT, "project": [], "versions": 1}, InvalidInputError),
     ],
 )
 def test_another_car_file_is_no_archive(target, document, error):
@@ -208,14 +209,14 @@ def test_another_car_file_is_no_archive(target, document, error):
 
 
 def test_an_archive_has_one_root(target, forger):
-    documents = archived.encode(forger.archive)
+    documents = archive_documents.encode(forger.archive)
     roots = [documents[0][0], documents[1][0]]
     car = b"".join(encode_car(roots, chain(documents, forger.content.items())))
     refused(target, car, InvalidInputError, match="one root")
 
 
 def test_a_link_is_a_link_and_nothing_that_looks_like_one(target, forger):
-    documents = dict(archived.encode(forger.archive))
+    documents = dict(archive_documents.encode(forger.archive))
     root, block = next(iter(documents.items()))
     node = dagcbor.decode(block)
     cid = node["project"]["public"]
@@ -459,7 +460,7 @@ def test_a_record_that_lies_is_refused(target, forger, lie):
 
 
 def test_a_record_with_a_field_more_or_less_is_refused(target, forger):
-    documents = dict(archived.encode(forger.archive))
+    documents = dict(archive_documents.encode(forger.archive))
     for cid, block in list(documents.items()):
         node = dagcbor.decode(block)
         rows = node if isinstance(node, list) else [node["project"]]
@@ -491,7 +492,7 @@ def _with_document(forger: Forger, documents: dict[CID, bytes], old: CID, node: 
 
 
 def test_more_records_than_a_hub_takes_are_refused(target, forger, monkeypatch):
-    monkeypatch.setattr(archived, "MOST_ROWS", 10)
+    monkeypatch.setattr(archive_documents, "MOST_ROWS", 10)
     refused(target, forger.car(), InvalidInputError, match="more than 10 records")
 
 

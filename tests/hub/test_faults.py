@@ -1,4 +1,4 @@
-"""A hub that is killed at a random moment: what it had acknowledged is there, all of it."""
+"""A hub or its database that is killed at a random moment: what was acknowledged is there."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import importlib.util
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,37 +47,58 @@ class Victim:
         assert line, "the program under test ended by itself"
         return json.loads(line)
 
-    def kill(self, home: Path, seed: int) -> list[list]:
+    def kill(self, home: Path, seed: int, database: str = "") -> list[list]:
         """Start a hub, kill it at a random moment, and return what it had acknowledged.
 
         Every other one lives until a contribution was acknowledged, however slow this machine is.
         """
-        last = "contribution" if seed % 2 else "project"
-        print(f"{home} {seed}", file=self._process.stdin, flush=True)
-        heard: list[list] = []
-        pid = None
-        while pid is None or not any(words[0] == last for words in heard):
+        self.start(home, seed, database, home)
+        self.hear_of("contribution" if seed % 2 else "project")
+        time.sleep(random.Random(seed).uniform(0, 1.5))
+        return self.end()
+
+    def start(self, home: Path, seed: int, database: str, stores: Path) -> None:
+        """Start a hub under load."""
+        line = json.dumps([str(home), seed, database, str(stores)])
+        print(line, file=self._process.stdin, flush=True)
+        self._heard: list[list] = []
+        self._pid = 0
+
+    def hear_of(self, what: str, times: int = 1) -> None:
+        """Wait until something was acknowledged so many times more."""
+        while times or not self._pid:
             words = self._hear()
             assert words[0] != "ended", "the hub ended by itself"
             if words[0] == "pid":
-                pid = words[1]
+                self._pid = words[1]
             else:
-                heard.append(words)
-        time.sleep(random.Random(seed).uniform(0, 1.5))
-        os.kill(pid, signal.SIGKILL)
+                self._heard.append(words)
+                times -= words[0] == what and times > 0
+
+    def end(self) -> list[list]:
+        """Kill the hub, and return what it had acknowledged."""
+        os.kill(self._pid, signal.SIGKILL)
         while (words := self._hear())[0] != "ended":
-            heard.append(words)
+            self._heard.append(words)
         assert os.WTERMSIG(words[1]) == signal.SIGKILL
-        return heard
+        return self._heard
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:
     """A program that forks hubs to be killed."""
+    victim = Victim()
+    yield victim
+    victim.close()
+
+
+@pytest.fixture(scope="module")
+def another() -> Iterator[Victim]:
+    """A second one."""
     victim = Victim()
     yield victim
     victim.close()
@@ -128,7 +152,7 @@ def all_events(hub) -> list:
 def check_whole(bench) -> None:
     status = bench.hub.verify_ledger()
     assert status.ok, status.problem
-    for path in (bench.home / "content" / "blocks").rglob("b*"):
+    for path in (bench.services.content.root / "blocks").rglob("b*"):
         assert not path.is_file() or CID.parse(path.name).matches(path.read_bytes())
     for root in bench.hub.roots():
         assert len(bench.hub.get(root.cid)) == root.size
@@ -158,12 +182,12 @@ def half_measured(bench) -> int:
     return bench.services.database.read(lambda tx: tx.scalar(query))
 
 
-def kill_and_check(victim, open_bench, home, seeds) -> None:
+def kill_and_check(victim, open_bench, home, database, seeds) -> Counter:
     total: Counter[str] = Counter()
     interrupted = 0
     for seed in seeds:
-        heard = victim.kill(home, seed)
-        bench = open_bench(home)
+        heard = victim.kill(home, seed, database)
+        bench = open_bench(home, database=database)
         total += check(bench, heard)
         interrupted += half_measured(bench)
         bench.evaluate()
@@ -171,17 +195,176 @@ def kill_and_check(victim, open_bench, home, seeds) -> None:
         check_whole(bench)
         bench.close()
     assert set(total) >= {"account", "content", "round", "contribution", "mint", "event"}
-    print(f"\n{len(seeds)} kills: {dict(total)} acknowledged and found; {interrupted} evaluations")
-    print(f"interrupted and done again; contributions: {dict(states)}")
+    report(f"kills of the hub on {'PostgreSQL' if database else 'DuckDB'}", len(seeds), total)
+    print(f"{interrupted} evaluations interrupted and done again; contributions: {dict(states)}")
+    return total
 
 
-def test_what_a_killed_hub_had_acknowledged_is_there(victim, open_bench, tmp_path):
-    kill_and_check(victim, open_bench, tmp_path / "home", range(5))
+def report(what: str, faults: int, found: Counter) -> None:
+    """Tell of faults after which all that was acknowledged has been found."""
+    print(f"\n{what}: {faults} tried, {found.total()} writes acknowledged, {found.total()} found")
+    print(dict(found))
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
+def test_what_a_killed_hub_had_acknowledged_is_there(
+    victim, open_bench, new_database, tmp_path, kind
+):
+    kill_and_check(victim, open_bench, tmp_path / "home", new_database(kind), range(5))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
+def test_what_a_killed_hub_had_acknowledged_is_there_a_hundred_times(
+    victim, open_bench, new_database, tmp_path, kind
+):
+    total: Counter[str] = Counter()
+    for part in range(10):
+        seeds = range(100 + 10 * part, 110 + 10 * part)
+        home = tmp_path / f"home-{part}"
+        total += kill_and_check(victim, open_bench, home, new_database(kind), seeds)
+    report(f"kills on {kind}", 100, total)
+
+
+# -- two hubs on one server -------------------------------------------------------------------
+
+
+def kill_one_of_two(victim, another, open_bench, url, tmp_path, seeds) -> None:
+    """Kill a hub while another on the same database goes on, and then that one."""
+    total: Counter[str] = Counter()
+    for seed in seeds:
+        for number, hub in enumerate((victim, another)):
+            hub.start(tmp_path / f"home-{number}", 2 * seed + number, url, tmp_path / "stores")
+        for hub in (victim, another):
+            hub.hear_of("project")
+        time.sleep(random.Random(seed).uniform(0, 1))
+        heard = victim.end()
+        another.hear_of("mint", 5)  # it goes on without the one that was killed
+        heard += another.end()
+        bench = open_bench(tmp_path / "home-0", database=url, stores=tmp_path / "stores")
+        total += check(bench, heard)
+        bench.close()
+    report("kills of one hub of two on PostgreSQL", 2 * len(seeds), total)
+
+
+def test_a_hub_goes_on_when_another_on_its_database_is_killed(
+    victim, another, open_bench, new_database, tmp_path
+):
+    url = new_database("postgresql")
+    kill_one_of_two(victim, another, open_bench, url, tmp_path, range(3))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_what_a_killed_hub_had_acknowledged_is_there_fifty_times(victim, open_bench, tmp_path):
+def test_a_hub_goes_on_when_another_on_its_database_is_killed_fifty_times(
+    victim, another, open_bench, new_database, tmp_path
+):
     for part in range(5):
-        seeds = range(100 + 10 * part, 110 + 10 * part)
-        kill_and_check(victim, open_bench, tmp_path / f"home-{part}", seeds)
+        url, folder = new_database("postgresql"), tmp_path / str(part)
+        seeds = range(1000 + 10 * part, 1010 + 10 * part)
+        kill_one_of_two(victim, another, open_bench, url, folder, seeds)
+
+
+# -- the server started anew ------------------------------------------------------------------
+
+
+class Busy:
+    """Threads that write to and read from a hub, whatever happens to its database."""
+
+    def __init__(self, bench) -> None:
+        self.acknowledged: list[str] = []
+        self.errors: list[Exception] = []
+        self.heard: list[int] = []
+        self.reads = 0
+        self._bench = bench
+        self._over = threading.Event()
+        bench.hub.subscribe(lambda events: self.heard.extend(event.seq for event in events))
+        works = [self._write] * 6 + [self._read] * 2
+        self._threads = [threading.Thread(target=work) for work in works]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(90)
+            assert not thread.is_alive()
+
+    def _write(self) -> None:
+        while not self._over.is_set():
+            key = f"key {secrets.token_hex(8)}"
+            try:
+                self._bench.services.database.write(partial(_add, key))
+            except Exception as error:
+                self.errors.append(error)
+            else:
+                self.acknowledged.append(key)
+
+    def _read(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._bench.hub.network()
+                self.reads += 1
+            except Exception as error:
+                self.errors.append(error)
+
+
+def _add(key: str, tx) -> None:
+    # A second time would break the key.
+    tx.execute(schema.counters.insert().values(name=key, value=0))
+    tx.emit("test", key)
+
+
+def restart_under_load(cluster, open_bench, tmp_path, times: int) -> None:
+    url = cluster.new_database()
+    benches = [open_bench(tmp_path / f"home-{number}", database=url) for number in range(2)]
+    busy = [Busy(bench) for bench in benches]
+
+    def done() -> list[int]:
+        return [len(each.acknowledged) for each in busy] + [each.reads for each in busy]
+
+    def wait_for_progress() -> None:
+        before, until = done(), time.monotonic() + 60
+        while any(now < then + 20 for then, now in zip(before, done(), strict=True)):
+            assert time.monotonic() < until, "readers or writers do not go on"
+            time.sleep(0.01)
+
+    wait_for_progress()
+    for turn in range(times):
+        time.sleep(random.Random(turn).uniform(0, 0.2))
+        cluster.stop("immediate" if turn % 2 else "fast")
+        cluster.start()
+        wait_for_progress()
+    for each in busy:
+        each.end()
+    assert [error for each in busy for error in each.errors] == []
+    acknowledged = [key for each in busy for key in each.acknowledged]
+    events = all_events(benches[0].hub)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    found = Counter(event.subject for event in events)
+    assert found == Counter(acknowledged), "all that was acknowledged, each once, and no more"
+    for each in busy:
+        until = time.monotonic() + 20
+        while len(each.heard) < len(events) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert each.heard == list(range(1, len(events) + 1))
+    report("PostgreSQL started anew under load", times, Counter(write=len(acknowledged)))
+
+
+@pytest.fixture
+def cluster(postgresql) -> Iterator:
+    """A server of this test's own."""
+    cluster = type(postgresql)()
+    yield cluster
+    cluster.close()
+
+
+def test_a_server_that_is_started_anew_costs_nothing(cluster, open_bench, tmp_path):
+    restart_under_load(cluster, open_bench, tmp_path, 5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_server_that_is_started_anew_costs_nothing_fifty_times(cluster, open_bench, tmp_path):
+    restart_under_load(cluster, open_bench, tmp_path, 50)

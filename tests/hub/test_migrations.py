@@ -300,6 +300,11 @@ def test_a_name_that_is_taken_stays_taken(settings):
     make_first(settings)
     migrate_hub(settings)
     hub = LocalHub.open(settings)
+    assert hub._services.database.read(
+        lambda tx: tx.scalar(
+            sa.select(schema.counters.c.value).where(schema.counters.c.name == "hub")
+        )
+    )
     with pytest.raises(ConflictError):
         hub.register("ada", PASSWORD)
     hub.close()

@@ -49,9 +49,10 @@ def signed_in(hub, name="ada"):
 
 
 def age(hub, **columns):
-    """Have every sign-in's details say something older."""
+    """Have every sign-in's details say something older, as if that time had passed."""
     table = schema.session_details
     hub._services.database.write(lambda tx: tx.execute(table.update().values(**columns)))
+    hub._services.signins.generation += 1  # what was looked up a second ago is of another time
 
 
 def test_a_sign_in_ends_at_its_time_however_much_it_is_used(open_hub):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronexus_kernel.errors import AuthenticationError, QuotaError
@@ -136,6 +136,7 @@ def test_a_clock_that_was_set_back_locks_nobody_out(bench, throttle):
     throttle.admit("ada", ELSEWHERE)
 
 
+@settings(deadline=None, max_examples=30)
 @given(names=st.lists(st.text(), max_size=8), source=st.sampled_from(["", HOME, "::1"]))
 def test_what_was_typed_as_a_name_is_kept_nowhere(open_throttle, names, source):
     throttle, database = open_throttle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import requests
 
 from neuronexus_kernel.errors import AuthenticationError
 from neuronexus_kernel.hub.process import start_hub
@@ -174,6 +175,16 @@ def test_pages_with_secrets_are_kept_by_nobody_and_load_nothing_from_elsewhere(v
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]
         assert response.headers["Referrer-Policy"] == "same-origin"
         assert not re.findall(r'(?:src|href|action)="(?:https?:)?//', response.text)
+
+
+def test_a_token_opens_no_account_page(visit, server, connect):
+    name, _ = visit
+    hub = connect()
+    hub.login(name, PASSWORD)
+    headers = {"Authorization": f"Bearer {hub.create_token('script').token}"}
+    response = requests.get(server.address + ACCOUNT, headers=headers, timeout=30)
+    assert response.status_code == 403
+    assert "sign in with your password" in response.text
 
 
 # -- what the sign-in page offers -------------------------------------------------------------

@@ -28,7 +28,7 @@ def project(new_member):
 
 
 def test_an_archive_is_a_download_and_nothing_that_a_browser_shows(server, project):
-    token = project.hub.create_token("test").token
+    token = project.hub.create_token("test", ("maintain",)).token
     url = f"{server.address}{API}/projects/{project.name}/archive"
     bearer = {"Authorization": f"Bearer {token}"}
     answer = requests.get(url, headers=bearer, timeout=30)
@@ -51,7 +51,7 @@ def test_who_is_not_signed_in_uploads_nothing(server):
 
 
 def test_a_parameter_that_is_none_is_refused(server, project):
-    token = project.hub.create_token("test").token
+    token = project.hub.create_token("test", ("maintain",)).token
     headers = {"Authorization": f"Bearer {token}"}
     url = f"{server.address}{API}/archives?stream=x"
     answer = requests.post(url, data=b"x", headers=headers, timeout=30)
@@ -59,7 +59,7 @@ def test_a_parameter_that_is_none_is_refused(server, project):
 
 
 def test_what_is_no_archive_is_refused_with_the_reason(server, project):
-    headers = {"Authorization": f"Bearer {project.hub.create_token('test').token}"}
+    headers = {"Authorization": f"Bearer {project.hub.create_token('test', ('maintain',)).token}"}
     answer = requests.post(f"{server.address}{API}/archives", b"x", headers=headers, timeout=30)
     assert (answer.status_code, answer.json()["code"]) == (422, "store")
     with pytest.raises(InvalidInputError, match="no archive of a project"):

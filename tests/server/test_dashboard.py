@@ -6,12 +6,14 @@ import json
 import re
 import time
 
+import psutil
 import pytest
 import requests
 
 from neuronexus_kernel.errors import AuthenticationError
 from neuronexus_kernel.hub.process import start_hub
 from neuronexus_kernel.hub.remote import RemoteHub
+from neuronexus_kernel.settings import SECRETS
 
 
 def told(page):
@@ -94,6 +96,21 @@ def test_a_kernels_ticket_is_not_the_browsers_sign_in(member_browser):
     kernel_id, page = member_browser.open_dashboard()
     assert told(page)["ticket"] not in member_browser.cookies
     end(member_browser, kernel_id)
+
+
+def test_a_kernel_gets_none_of_the_hubs_own_credentials(tmp_path, dashboard, monkeypatch):
+    for name in SECRETS - {"NEURONEXUS_DATABASE", "NEURONEXUS_IPFS"}:
+        monkeypatch.setenv(name, "not-for-kernels-0123456789abcdef")
+    arguments = ("--dashboard", str(dashboard))
+    with start_hub(tmp_path / "home", port=0, arguments=arguments) as server:
+
+        def kernels():
+            children = psutil.Process(server.pid).children(recursive=True)
+            return [child for child in children if "ipykernel_launcher" in child.cmdline()]
+
+        wait_until(kernels)
+        leaked = SECRETS & kernels()[0].environ().keys()
+        assert not leaked
 
 
 def test_a_warm_kernel_learns_whose_it_is_when_it_is_given_away(tmp_path, dashboard, new_browser):

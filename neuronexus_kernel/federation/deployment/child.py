@@ -25,11 +25,11 @@ from typing import TypeAlias
 
 from neuronexus_kernel.errors import HubUnavailableError
 from neuronexus_kernel.federation.deployment.tls import write_private
+from neuronexus_kernel.settings import environment_without_secrets
 
 Document: TypeAlias = dict[str, object]
 """A JSON object: what travels between a child and its parent."""
 
-_SECRETS = ("NEURONEXUS_TOKEN",)
 _POLL_SECONDS = 0.05
 _LAST_RESORT_SECONDS = 10.0
 
@@ -204,9 +204,8 @@ def _end_group(group: int) -> None:
 def _environment(folder: Path) -> dict[str, str]:
     """Return the environment of a child: nothing is reported home, Flower's files stay apart."""
     scripts = sysconfig.get_path("scripts")
-    inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return {
-        **inherited,
+        **environment_without_secrets(),
         "FLWR_HOME": str(folder / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

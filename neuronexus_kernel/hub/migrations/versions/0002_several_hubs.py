@@ -1,4 +1,8 @@
-"""Several hubs on one database: which of them serves a federation, or evaluates a contribution."""
+"""Several hubs on one database: which of them serves a federation, or evaluates a contribution.
+
+The table of what was paid for imported projects, and the number of a hub, came without a revision
+of their own: they are made where they are missing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from neuronexus_kernel.hub.migrations import rebuild
+from neuronexus_kernel.hub.revisions import new_number
 
 revision = "0002"
 down_revision = "0001"
@@ -68,9 +73,22 @@ contributions = sa.Table(
     _column("decided", nullable=True),
 )
 
+imported_payments = sa.Table(
+    "imported_payments",
+    metadata,
+    _key("project"),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    _column("origin"),
+    _column("data", sa.LargeBinary),
+)
+
 
 def upgrade() -> None:
     """Add the columns, count commits, and stop programs that know no migrations."""
+    imported_payments.create(op.get_bind(), checkfirst=True)
+    number = sa.select(counters.c.value).where(counters.c.name == "hub")
+    if op.get_bind().execute(number).first() is None:
+        op.bulk_insert(counters, [{"name": "hub", "value": new_number()}])
     rebuild(federations, {"hub": sa.literal("")})
     nobody = sa.cast(sa.null(), sa.Text)
     rebuild(contributions, {"evaluator": nobody, "lease": sa.literal(0)})

@@ -1,8 +1,7 @@
-"""Accounts with roles, scopes and a trail; projects that came from other hubs."""
+"""Accounts with roles, scopes, one-time codes and a trail."""
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,8 +23,6 @@ def _key(name: str, kind: Any = _Name) -> sa.Column[Any]:
 
 
 metadata = sa.MetaData()
-
-counters = sa.table("counters", sa.column("name", sa.Text), sa.column("value", sa.BigInteger))
 
 # A version from before there were migrations added these two whenever it opened a database.
 sa.Table(
@@ -123,28 +120,7 @@ sa.Table(
     _column("data", sa.Text),
 )
 
-sa.Table(
-    "imports",
-    metadata,
-    _key("project"),
-    _column("origin"),
-    _column("owner"),
-    _column("archive"),
-    _column("account"),
-    _column("created"),
-)
-
-sa.Table(
-    "payments",
-    metadata,
-    _key("project"),
-    _key("number", sa.Integer),
-    _column("origin"),
-    _column("data", sa.LargeBinary),
-)
-
 
 def upgrade() -> None:
-    """Add the tables, and the number that tells this hub from others."""
+    """Add the tables."""
     metadata.create_all(op.get_bind())
-    op.bulk_insert(counters, [{"name": "hub", "value": secrets.randbits(48)}])
