@@ -29,8 +29,7 @@ _RULES: tuple[tuple[Columns, Columns], ...] = (
     ((_s.keepings.c.account,), (_s.accounts.c.name,)),
     ((_s.projects.c.owner,), (_s.accounts.c.name,)),
     ((_s.projects.c.id, _s.projects.c.head), (_s.versions.c.project, _s.versions.c.id)),
-    ((_s.imports.c.project,), (_s.projects.c.id,)),
-    ((_s.payments.c.project,), (_s.imports.c.project,)),
+    ((_s.imported_payments.c.project,), (_s.projects.c.id,)),
     ((_s.versions.c.project,), (_s.projects.c.id,)),
     ((_s.versions.c.parent,), (_s.versions.c.id,)),
     ((_s.versions.c.run,), (_s.runs.c.id,)),
@@ -99,13 +98,9 @@ def _payments(tx: Transaction) -> Iterator[str]:
         (line.contribution, line.account): parse_nxs(line.amount, signed=True)
         for line in ledger_lines(tx)
     }
-    contributions = schema.contributions.c
-    # What another hub paid is not in the ledger of this one.
-    imported = sa.select(schema.imports.c.project)
-    minted = (
-        sa.select(shares)
-        .join(schema.contributions, contributions.id == shares.c.contribution)
-        .where(shares.c.minted, shares.c.reward > 0, contributions.project.not_in(imported))
+    # What another hub paid, to accounts named name@origin, is not in the ledger of this one.
+    minted = sa.select(shares).where(
+        shares.c.minted, shares.c.reward > 0, ~shares.c.account.contains("@")
     )
     for share in tx.all(minted):
         if paid.get((share.contribution, share.account)) != share.reward:

@@ -1,7 +1,7 @@
 """Several hubs on one database: which of them serves a federation, or evaluates a contribution.
 
-The tables of imported projects, and the number of a hub, came without a revision of their own: they
-are made where they are missing.
+The table of what was paid for imported projects, and the number of a hub, came without a revision
+of their own: they are made where they are missing.
 """
 
 from __future__ import annotations
@@ -73,19 +73,8 @@ contributions = sa.Table(
     _column("decided", nullable=True),
 )
 
-imports = sa.Table(
-    "imports",
-    metadata,
-    _key("project"),
-    _column("origin"),
-    _column("owner"),
-    _column("archive"),
-    _column("account"),
-    _column("created"),
-)
-
-payments = sa.Table(
-    "payments",
+imported_payments = sa.Table(
+    "imported_payments",
     metadata,
     _key("project"),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
@@ -96,8 +85,7 @@ payments = sa.Table(
 
 def upgrade() -> None:
     """Add the columns, count commits, and stop programs that know no migrations."""
-    imports.create(op.get_bind(), checkfirst=True)
-    payments.create(op.get_bind(), checkfirst=True)
+    imported_payments.create(op.get_bind(), checkfirst=True)
     number = sa.select(counters.c.value).where(counters.c.name == "hub")
     if op.get_bind().execute(number).first() is None:
         op.bulk_insert(counters, [{"name": "hub", "value": new_number()}])
