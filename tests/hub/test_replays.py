@@ -27,7 +27,7 @@ def database(
     request: pytest.FixtureRequest, tmp_path: Path, new_database: Callable[[str], str]
 ) -> Iterator[Database]:
     settings = replace(Settings(home=tmp_path), database=new_database(request.param))
-    database = open_database(settings)
+    database = open_database(settings, hub="here")
     yield database
     database.close()
 
