@@ -5,6 +5,9 @@ be running on it: the store is safe for several processes.  What is added here i
 a hub lists and serves only what was given to it (``wb.storage.add``).  With `NEURONEXUS_IPFS`
 it goes to that IPFS node too; but beside a hub, whose store also holds what is not public, only
 what is added, and nothing that is pinned or imported.
+
+``export --project`` and ``import --project`` alone go through the hub: they carry whole projects,
+records included, and the hub decides who may.
 """
 
 from __future__ import annotations
