@@ -103,7 +103,7 @@ class Teller:
             self.hub.tell("run.finished", name, state="interrupted", version=None)
 
     def resume(self, number: int, who: str) -> None:
-        killed = number % 2 and self.runs
+        killed = bool(number % 2 and self.runs)
         names = self.runs if killed else self.interrupted
         if names:
             name = names.pop()
