@@ -282,6 +282,8 @@ class Busy:
         bench.hub.subscribe(lambda events: self.heard.extend(event.seq for event in events))
         works = [self._write] * 6 + [self._read] * 2
         self._threads = [threading.Thread(target=work) for work in works]
+
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
@@ -320,6 +322,8 @@ def restart_under_load(cluster, open_bench, tmp_path, times: int) -> None:
     url = cluster.new_database()
     benches = [open_bench(tmp_path / f"home-{number}", database=url) for number in range(2)]
     busy = [Busy(bench) for bench in benches]
+    for each in busy:  # All of them listen by now.
+        each.start()
 
     def done() -> list[int]:
         return [len(each.acknowledged) for each in busy] + [each.reads for each in busy]

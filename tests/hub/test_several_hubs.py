@@ -196,20 +196,25 @@ def test_an_evaluation_that_nobody_goes_on_with_is_taken_over(
     assert one.hub.contribution(record.id).state == "rewarded"
 
 
-def federation_row(hub: str) -> dict[str, object]:
-    values: dict[str, object] = {
-        column.name: 1 if isinstance(column.type, sa.Integer) else "x"
-        for column in schema.federations.columns
+def row_of(table: sa.Table, **known: object) -> dict[str, object]:
+    """Return a row with something in every column."""
+    values = {
+        column.name: 1 if isinstance(column.type, sa.Integer) else "x" for column in table.columns
     }
-    known = {"id": new_id(), "author": "nx:owner", "state": "training", "run": None, "hub": hub}
     return {**values, **known}
+
+
+def federation_row(hub: str) -> dict[str, object]:
+    known = {"id": new_id(), "author": "nx:owner", "state": "training", "run": None, "hub": hub}
+    return row_of(schema.federations, **known)
 
 
 def test_a_hub_leaves_the_federations_of_another_alone(open_two):
     one = open_two()
     theirs = federation_row(one.services._home.name)
+    project = schema.projects.insert().values(**row_of(schema.projects))
     insert = schema.federations.insert().values(**theirs)
-    one.services.database.write(lambda tx: tx.execute(insert))
+    one.services.database.write(lambda tx: (tx.execute(project), tx.execute(insert)))
     other = open_two()
     assert other.hub.federation(theirs["id"]).state == "training"
     owner = other.hub.visitor(other.hub.owner_token)
