@@ -2,10 +2,12 @@
 # the peers that it compares with into .venv-bench.
 #
 #   DATASET        digits or mnist, for the demo
+#   WORKERS        processes that run tests side by side
 #   TORCH_INDEX_URL  package index to take torch from, for example one with CPU builds only
 
 PYTHON ?= python3
 DATASET ?= digits
+WORKERS ?= 2
 VENV := .venv
 PEERS := .venv-bench
 BIN := $(VENV)/bin
@@ -30,10 +32,10 @@ demo: install
 	exec $(BIN)/neuronexus demo --dataset $(DATASET)
 
 test: install lint
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not long"
 
 test-long: install
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long
 
 bench: install $(PEERS)/.installed
 	$(BIN)/python tests/benchmarks/run.py --json bench.json

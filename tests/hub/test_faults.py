@@ -215,16 +215,16 @@ def test_what_a_killed_hub_had_acknowledged_is_there(
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
-def test_what_a_killed_hub_had_acknowledged_is_there_a_hundred_times(
-    victim, open_bench, new_database, tmp_path, kind
+@pytest.mark.parametrize(("kind", "parts"), [("duckdb", 10), ("postgresql", 3)])
+def test_what_a_killed_hub_had_acknowledged_is_there_many_times(
+    victim, open_bench, new_database, tmp_path, kind, parts
 ):
     total: Counter[str] = Counter()
-    for part in range(10):
+    for part in range(parts):
         seeds = range(100 + 10 * part, 110 + 10 * part)
         home = tmp_path / f"home-{part}"
         total += kill_and_check(victim, open_bench, home, new_database(kind), seeds)
-    report(f"kills on {kind}", 100, total)
+    report(f"kills on {kind}", 10 * parts, total)
 
 
 # -- two hubs on one server -------------------------------------------------------------------
@@ -257,10 +257,10 @@ def test_a_hub_goes_on_when_another_on_its_database_is_killed(
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_hub_goes_on_when_another_on_its_database_is_killed_fifty_times(
+def test_a_hub_goes_on_when_another_on_its_database_is_killed_many_times(
     victim, another, open_bench, new_database, tmp_path
 ):
-    for part in range(5):
+    for part in range(2):
         url, folder = new_database("postgresql"), tmp_path / str(part)
         seeds = range(1000 + 10 * part, 1010 + 10 * part)
         kill_one_of_two(victim, another, open_bench, url, folder, seeds)
@@ -370,5 +370,5 @@ def test_a_server_that_is_started_anew_costs_nothing(cluster, open_bench, tmp_pa
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_server_that_is_started_anew_costs_nothing_fifty_times(cluster, open_bench, tmp_path):
-    restart_under_load(cluster, open_bench, tmp_path, 50)
+def test_a_server_that_is_started_anew_costs_nothing_many_times(cluster, open_bench, tmp_path):
+    restart_under_load(cluster, open_bench, tmp_path, 20)
