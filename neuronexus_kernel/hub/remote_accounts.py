@@ -5,6 +5,7 @@ The hub says when a sign-in wants a new token; it is fetched after the call that
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -18,7 +19,7 @@ from neuronexus_kernel.hub.transport import Transport
 T = TypeVar("T")
 
 
-class RemoteAccounts:
+class RemoteAccounts(ABC):
     """The part of `RemoteHub` that is about accounts.
 
     Parameters
@@ -31,8 +32,9 @@ class RemoteAccounts:
         self._transport = transport
         self._renewing = Lock()
 
+    @abstractmethod
     def _call(self, operation: str, returns: type[T], **parameters: object) -> T:
-        raise NotImplementedError
+        """Carry out an operation of the API; see `RemoteHub`."""
 
     def register(self, name: str, password: str, invitation: str | None = None) -> Account:
         """See `AccountsHub.register`."""

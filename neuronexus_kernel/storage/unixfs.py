@@ -227,8 +227,13 @@ def _fetching(
 
     from concurrent.futures import ThreadPoolExecutor, wait
 
-    own = ThreadPoolExecutor(ahead, "nx-read") if isinstance(ahead, int) else None
-    offer = own.submit if own else ahead.offer  # type: ignore[union-attr]
+    own: ThreadPoolExecutor | None = None
+    offer: Callable[..., Future[bytes] | None]
+    if isinstance(ahead, int):
+        own = ThreadPoolExecutor(ahead, "nx-read")
+        offer = own.submit
+    else:
+        offer = ahead.offer
     coming: set[Future[bytes]] = set()
 
     def expect(part: _Part) -> None:
