@@ -6,7 +6,6 @@ What comes goes into a temporary file as it comes, so that the largest archive t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from tempfile import TemporaryFile
 from typing import Any
 
 import msgspec
@@ -14,10 +13,10 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from tornado.web import stream_request_body
 
 from neuronexus_kernel.errors import NeuroNexusError, StoreError
-from neuronexus_kernel.hub.archive_blocks import no_room
 from neuronexus_kernel.hub.records import Project
 from neuronexus_kernel.hub.replays import Outcome
 from neuronexus_kernel.hub.routes import API, ARCHIVE, ARCHIVES, CAR, Route
+from neuronexus_server.arriving import Spooling
 from neuronexus_server.context import context_of, visitor_of
 from neuronexus_server.handlers import ApiHandler
 from neuronexus_server.operations import Operation
@@ -48,56 +47,24 @@ class ExportHandler(SendsPieces, ApiHandler):
 
 
 @stream_request_body
-class ImportHandler(ApiHandler):
+class ImportHandler(Spooling):
     """Takes the archive of a project."""
 
-    takes = ()
-
-    def allowed(self) -> list[str]:
-        """Return the methods that this address knows."""
-        return ["POST"]
+    operation = "import_project"
 
     def prepare_limit(self) -> int:
         """Return the hub's limit on archives."""
         return context_of(self).archive_limit
 
-    async def prepare(self) -> None:  # type: ignore[override]
-        """Make the file; see `ApiHandler.prepare`."""
-        self._file = TemporaryFile()  # noqa: SIM115
-        self._is_read = False
-        await super().prepare()
-
-    def check_visitor(self) -> None:
-        """Refuse who may not do this, so that nothing of what they send is kept."""
-        super().check_visitor()
-        visitor_of(self).admit("import_project")
-
-    def data_received(self, chunk: bytes) -> None:
-        """Write the next bytes of the body to the file."""
-        context_of(self).touch()
-        self._received += len(chunk)
-        if self._received > self._limit or self._refusal is not None:
-            return
-        try:
-            with no_room():
-                self._file.write(chunk)
-            if self.fingerprint is not None:
-                self.fingerprint.update(chunk)
-        except StoreError as error:
-            self._refusal = error
-            self._file.truncate(0)
-
     @allow_unauthenticated
     async def post(self) -> None:
         """Make a project of the body."""
-        self.admit()
+        stream = await self.arrived()
         arguments = _IMPORT.arguments(self.query_texts(), {})
-        self._file.seek(0)
-        self._is_read = True
         make: Callable[..., Project] = visitor_of(self).import_project
 
         async def act() -> Outcome:
-            project = await context_of(self).call(make, stream=self._file, **arguments)
+            project = await context_of(self).call(make, stream=stream, **arguments)
             return Outcome(200, msgspec.json.encode(project))
 
         await self.once("import_project", act)
@@ -107,15 +74,6 @@ class ImportHandler(ApiHandler):
         if isinstance(error, StoreError) and not isinstance(error.__cause__, OSError):
             return 422
         return super().status_of(error)
-
-    def on_finish(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-
-    def on_connection_close(self) -> None:
-        """Let go of the file when nobody is there any more, unless it is whole."""
-        if not self._is_read:
-            self._file.close()
 
 
 def archive_handlers() -> list[tuple[str, type[ApiHandler], dict[str, Any]]]:

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import tempfile
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -28,11 +27,11 @@ from neuronexus_kernel.errors import (
     NeuroNexusError,
     StoreError,
 )
-from neuronexus_kernel.hub.archive_blocks import no_room
 from neuronexus_kernel.hub.records import NewUpload, Upload
 from neuronexus_kernel.hub.replays import Outcome
 from neuronexus_kernel.hub.routes import CONTENT, UPLOADS, Route
 from neuronexus_kernel.settings import MIB
+from neuronexus_server.arriving import Arriving, Spooling
 from neuronexus_server.bodies import json_object
 from neuronexus_server.context import context_of, visitor_of
 from neuronexus_server.handlers import ApiHandler
@@ -50,94 +49,24 @@ _TRUTHS = {"?1": True, "?0": False}
 _PUT = Operation.of(Route("put", "POST", "/content"), besides="data")
 
 
-class _Arriving(ApiHandler):
-    """Base of what takes bytes: it hands them on, piece by piece, before they fill the memory."""
-
-    takes = ()
-
-    def check_visitor(self) -> None:
-        """Refuse who may not do this, so that nothing of what they send is kept."""
-        super().check_visitor()
-        if self.request.method in ("POST", "PATCH"):
-            visitor_of(self).admit("put")
-
-    async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
-        """Take the next bytes of the body."""
-        super().data_received(chunk)
-        if len(self.body) >= _PIECE:
-            await self.hand_on()
-
-    async def hand_on(self) -> None:
-        """Pass on what has arrived; an error is told when the body has been read."""
-        piece, self.body = bytes(self.body), bytearray()
-        if piece and self._refusal is None and self._received <= self._limit:
-            try:
-                await self.take(piece)
-            except (NeuroNexusError, HTTPError) as error:
-                self._refusal = error
-
-    async def take(self, piece: bytes) -> None:
-        """Take the next piece."""
-        raise NotImplementedError
-
-
 @stream_request_body
-class ContentHandler(_Arriving):
+class ContentHandler(Spooling):
     """Takes an object in one piece."""
-
-    def initialize(self) -> None:
-        """Begin with nothing."""
-        self._spool: BinaryIO | None = None
 
     def prepare_limit(self) -> int:
         """Return the hub's limit on objects."""
         return context_of(self).upload_limit
 
-    def allowed(self) -> list[str]:
-        """Return the methods that this address knows."""
-        return ["POST"]
-
-    async def take(self, piece: bytes) -> None:
-        """Keep the next piece in a file without a name."""
-        if self._spool is None:
-            folder = context_of(self).hub.spool
-            self._spool = cast("BinaryIO", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
-        if self.fingerprint is not None:
-            self.fingerprint.update(piece)
-        with no_room():
-            await context_of(self).call(self._spool.write, piece)
-
     @allow_unauthenticated
     async def post(self) -> None:
         """Store the body under its CID."""
-        if self._spool is not None:
-            await self.hand_on()
-        self.admit()
-        arguments = _PUT.arguments(self.query_texts(), {})
-        arguments["data"] = bytes(self.body)
-        if self._spool is not None:
-            self._spool.seek(0)
-            arguments["data"] = self._spool
+        arguments = {"data": await self.arrived(), **_PUT.arguments(self.query_texts(), {})}
 
         async def act() -> Outcome:
             root = await context_of(self).call(visitor_of(self).put, **arguments)
             return Outcome(200, msgspec.json.encode(root))
 
         await self.once("put", act)
-
-    def on_finish(self) -> None:
-        """Let go of what arrived."""
-        super().on_finish()
-        self._let_go()
-
-    def on_connection_close(self) -> None:
-        """Let go of what arrived, when the sender goes away."""
-        super().on_connection_close()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
 
 
 class DownloadHandler(SendsPieces, ApiHandler):
@@ -236,7 +165,7 @@ class UploadsHandler(ApiHandler):
 
 
 @stream_request_body
-class PartHandler(_Arriving):
+class PartHandler(Arriving):
     """Takes the parts of one upload."""
 
     takes = (PARTIAL,)
